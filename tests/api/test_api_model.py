@@ -13,7 +13,9 @@ from api_cases import write_dicom, write_png
 
 import xray
 from xray.commands import infer
+from xray.datasets.fingerprint import ids_sha256
 from xray.errors import InputError
+from xray.structures.made_by import read_made_by
 from xray.structures.predictions import NO_FINDING_CATEGORY, read_predictions
 from xray.structures.probability_maps import read_maps
 
@@ -68,6 +70,10 @@ def test_a_detector_finds_what_the_command_finds(detector, vinbig_run, folder, t
     expected = command([vinbig_run], folder, tmp_path / "command")
     results.save(tmp_path / "api")
     assert rows_by_image(read_predictions(tmp_path / "api" / "predictions.json")) == rows_by_image(expected)
+    made, by_command = (read_made_by(tmp_path / name / "predictions.json") for name in ("api", "command"))
+    assert made["models"] == by_command["models"]
+    assert made["settings"] == by_command["settings"]
+    assert made["radiographs"] == {"n": 4, "ids_sha256": ids_sha256("abce"), "dataset": None}
     assert results.ids == ["a", "b", "c", "e"]
     assert results.failures == {str(folder / "d.png"): "d.png: the file is empty"}
     assert results.passed_over == ("f.tif: neither DICOM nor PNG nor JPEG, passed over",)

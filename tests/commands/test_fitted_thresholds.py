@@ -1,5 +1,6 @@
 """evaluate --fit of scores, and what infer, the server and the API then show."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -11,8 +12,11 @@ import pytest
 
 from xray.commands import evaluate, infer
 from xray.commands.evaluate import Config, main
+from xray.datasets.fingerprint import split_sha256
+from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 from xray.inference.thresholds import read_thresholds, write_thresholds
+from xray.structures.made_by import write_made_by
 from xray.structures.thresholds import Point, Thresholds
 
 BOX = (100, 100, 500, 500)
@@ -149,6 +153,50 @@ def test_the_test_split_and_learned_radiographs_are_warned_of(
     assert words in (fitting / "out/report.md").read_text()
     main(Config(fitting / "run/predictions.json", fold=0, **config))
     assert "trained the model" not in capsys.readouterr().err
+
+
+def write_record(place: Path, data: Path, weights: bytes, n_images: int = 0, **model: object) -> None:
+    store = open_store(data, pixels=False)
+    digest = hashlib.sha256(weights).hexdigest()
+    models = [{"name": "mine", "files": {"model.safetensors": digest}, "split_sha256": split_sha256(store.records)}]
+    dataset = {"n_images": n_images, "radiographs_sha256": "another"} if n_images else None
+    radiographs = {"n": 60, "ids_sha256": "", "dataset": dataset}
+    content = {"models": [models[0] | model], "ensemble": None, "settings": {}, "radiographs": radiographs}
+    write_made_by(place, ("p.json",), content)
+
+
+def test_what_made_the_predictions_tells_it_anywhere(fitting: Path, capsys: pytest.CaptureFixture) -> None:
+    annotations = json.loads((fitting / "data/annotations.json").read_text())
+    for number, image in enumerate(annotations["images"]):
+        image["fold"] = number % 2
+    (fitting / "data/annotations.json").write_text(json.dumps(annotations))
+    config = {"data_path": fitting / "data", "save_path": fitting / "out", "resamples": 0, "overwrite": True}
+    trained = "30 of 60 radiographs trained the model: mine held back fold 0. Their numbers are flattering"
+    for fit in (None, fitting / "run"):
+        write_record(fitting, fitting / "data", b"weights", fold=0)
+        main(Config(fitting / "p.json", fit=fit, **config))
+        said = capsys.readouterr().err
+        assert trained in said
+        assert "other weights" not in said
+        assert trained in (fitting / "out/report.md").read_text()
+        main(Config(fitting / "p.json", fit=fit, fold=0, **config))
+        assert "trained the model" not in capsys.readouterr().err
+        write_record(fitting, fitting / "data", b"weights", n_images=70)
+        main(Config(fitting / "p.json", fit=fit, **config))
+        said = capsys.readouterr().err
+        assert "p.json was made of another dataset directory, with 70 radiographs, than" in said
+        assert "trained the model" not in said
+    # Thresholds that are there are not replaced by those of other weights, wherever the predictions lie.
+    write_record(fitting, fitting / "data", b"others")
+    before = (fitting / "run/thresholds.json").read_bytes()
+    again = config | {"overwrite": False, "save_path": fitting / "again", "fit": fitting / "run"}
+    with pytest.raises(InputError, match=r"p\.json was made by other weights \(mine\) than those of .*run, and thresh"):
+        main(Config(fitting / "p.json", **again))
+    assert (fitting / "run/thresholds.json").read_bytes() == before
+    # Of changed predictions it says nothing.
+    (fitting / "p.json").write_text((fitting / "p.json").read_text() + "\n")
+    main(Config(fitting / "p.json", fit=fitting / "run", **config))
+    assert "other weights" not in capsys.readouterr().err
 
 
 def test_predictions_of_another_run_are_told(fitting: Path, capsys: pytest.CaptureFixture) -> None:

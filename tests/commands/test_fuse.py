@@ -1,6 +1,7 @@
 """tools/fuse.py from the command line."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 
 from xray.commands.fuse import Config, main
 from xray.errors import FlagError, InputError
+from xray.structures.made_by import read_made_by, write_made_by
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "fuse.py"
 UNIT = [0, 0, 1, 1]
@@ -82,6 +84,29 @@ def test_fuses_and_writes_both_files(tmp_path: Path, data: Path, files: tuple[Pa
         "stranger,0 0.4 0 0 10 10",
     ]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predictions.json", "submission.csv"]
+
+
+def test_what_was_fused_is_known_if_it_is_of_each(tmp_path: Path, data: Path, files: tuple[Path, Path]) -> None:
+    radiographs = {"n": 3, "ids_sha256": "", "dataset": None}
+    for number in range(2):
+        place = tmp_path / f"p{number}" / "predictions.json"
+        place.parent.mkdir()
+        shutil.copy(files[number], place)
+        models = [{"name": f"m{number}", "files": {}}]
+        main(Config((files[0], place), data, tmp_path / f"out{number}"))
+        assert not (tmp_path / f"out{number}" / "made_by.json").exists()
+        content = {"models": models, "ensemble": None, "settings": {}, "radiographs": radiographs}
+        write_made_by(place.parent, ("predictions.json",), content)
+    known = (tmp_path / "p0/predictions.json", tmp_path / "p1/predictions.json")
+    main(Config(known, data, tmp_path / "out", weights=(1, 3)))
+    made = read_made_by(tmp_path / "out/predictions.json")
+    assert made is not None
+    assert made["fused"] == [read_made_by(path) for path in known]
+    assert made["settings"]["weights"] == [1, 3]
+    assert read_made_by(tmp_path / "out/submission.csv") == made
+    # Of what is not known of all, an earlier file does not stay.
+    main(Config((known[0], files[1]), data, tmp_path / "out", overwrite=True))
+    assert not (tmp_path / "out/made_by.json").exists()
 
 
 def test_settings_reach_the_fusion(tmp_path: Path, data: Path, files: tuple[Path, Path]) -> None:

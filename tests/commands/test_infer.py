@@ -1,6 +1,7 @@
 """The infer command: what it reads and writes, in which order, and what one broken file costs."""
 
 import csv
+import hashlib
 import json
 import shutil
 import subprocess
@@ -14,8 +15,10 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 
 from xray.commands.infer import Config, main
+from xray.datasets.fingerprint import fingerprint, ids_sha256, radiographs_sha256
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
+from xray.structures.made_by import read_made_by
 from xray.structures.predictions import NO_FINDING_CATEGORY, read_predictions
 from xray.structures.submission import read_submission
 
@@ -84,7 +87,7 @@ def submitted(out):
 def test_a_folder_of_dicom_and_png(folder, infer):
     status, out = infer(folder)
     assert status == 0
-    assert sorted(path.name for path in out.iterdir()) == ["predictions.json", "submission.csv"]
+    assert sorted(path.name for path in out.iterdir()) == ["made_by.json", "predictions.json", "submission.csv"]
     assert [name for name, _ in submitted(out)] == ["a", "b", "c"]
     found, sent = read_predictions(out / "predictions.json"), read_submission(out / "submission.csv")
     assert set(found.image_ids) == set(sent.image_ids) == {"a", "b", "c"}
@@ -139,6 +142,51 @@ def test_results_may_lie_in_the_folder_of_the_radiographs(folder, vinbig_run, mo
     assert status == 1
     assert "a picture made by xray, and no radiograph" in said
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_what_made_the_predictions_lies_beside_them(folder, infer, vinbig_run, tmp_path):
+    _, out = infer(folder, tta=False, scales=(1.0, 0.75))
+    made = read_made_by(out / "predictions.json")
+    assert made == read_made_by(out / "submission.csv")
+    assert made["models"] == [
+        {
+            "name": vinbig_run.name,
+            "task": "detection",
+            "thresholds": {"detection": 0.001},
+            "files": {"model.safetensors": hashlib.sha256((vinbig_run / "model.safetensors").read_bytes()).hexdigest()},
+            "fold": 0,
+            **{name: json.loads((vinbig_run / "trained_on.json").read_text())[name]
+               for name in ("split_sha256", "annotations_sha256")},
+        }
+    ]  # fmt: skip
+    assert made["settings"] == {
+        "tta": False, "scales": [1.0, 0.75], "gate": "soft", "gate_threshold": None, "triplet": None, "prune": 0,
+        "upright": False, "gate_image": "off", "runtime": "torch", "precision": "32",
+    }  # fmt: skip
+    assert made["radiographs"] == {"n": 3, "ids_sha256": ids_sha256("abc"), "dataset": None}
+    # Neither where it ran nor when: copies elsewhere give the same bytes.
+    copies = [
+        shutil.copytree(vinbig_run, tmp_path / "moved" / vinbig_run.name),
+        shutil.copytree(folder, tmp_path / "x"),
+    ]
+    _, again = infer(copies[1], weights=(str(copies[0]),), out="again", tta=False, scales=(1.0, 0.75))
+    text = (again / "made_by.json").read_text()
+    assert text == (out / "made_by.json").read_text()
+    assert str(tmp_path) not in text
+    assert "test" not in text
+
+
+def test_a_dataset_is_named_by_its_fingerprint(vinbig_store, infer):
+    _, out = infer(vinbig_store, fold=0)
+    store = open_store(vinbig_store, pixels=False)
+    n = len(store.rows(fold=0))
+    radiographs = read_made_by(out / "predictions.json")["radiographs"]
+    assert radiographs["n"] == n
+    facts = fingerprint(store)
+    assert radiographs["dataset"] == {
+        "n_images": len(store), "radiographs_sha256": radiographs_sha256(store.records), "split": None, "fold": 0,
+        **{name: facts[name] for name in ("split_sha256", "annotations_sha256")},
+    }  # fmt: skip
 
 
 def test_one_file_gives_one_row(folder, infer):

@@ -105,7 +105,7 @@ def test_other_flags_do_not_go_on_with_it(pngs, vinbig_run, tmp_path, capsys):
         main(config([retrained], pngs, out))
     assert contents(out) == left
     assert main(config([vinbig_run], few, out, overwrite=True, gate_image="off")) == 0
-    assert sorted(contents(out)) == ["predictions.json", "submission.csv"]
+    assert sorted(contents(out)) == ["made_by.json", "predictions.json", "submission.csv"]
     assert "going on" not in capsys.readouterr().err
 
 

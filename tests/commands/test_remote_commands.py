@@ -264,7 +264,7 @@ def test_interrupted_it_ends_at_once_and_goes_on_on_another_machine(start, run, 
     done = run("tools/infer.py", *flags, "--save-path", out, machine="two")
     assert done.status == 0, done.err
     assert "continuing after" in done.err
-    assert sorted(s3.objects(out)) == ["predictions.json", "submission.csv"]
+    assert sorted(s3.objects(out)) == ["made_by.json", "predictions.json", "submission.csv"]
 
 
 def test_a_server_takes_its_model_from_s3(start, s3, vinbig_run, pictures):

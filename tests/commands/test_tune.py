@@ -14,6 +14,7 @@ import yaml
 from xray.commands import fuse, infer
 from xray.commands.find_all import fingerprint_of
 from xray.commands.tune import Config, advice, main
+from xray.datasets.fingerprint import split_sha256
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 from xray.evaluation.comparison import Difference
@@ -21,6 +22,7 @@ from xray.findings import NO_FINDING_BOX
 from xray.inference.ensemble import ByCategory, Settings
 from xray.inference.ensemble_file import Member, read_ensemble
 from xray.inference.tuning import Tuned
+from xray.structures.made_by import write_made_by
 from xray.structures.predictions import read_predictions
 
 NAMES = ("image_id", "category_id", "bbox", "score")
@@ -57,6 +59,20 @@ def models(tmp_path: Path, data: Path) -> tuple[Path, Path]:
     first, second = (write_model(path, label, data, label) for path, label in zip(paths, (1, 4), strict=True))
     (tmp_path / "runs/a/model.json").write_text("{}")
     return first, second
+
+
+def test_what_was_learned_is_warned_of(
+    tmp_path: Path, data: Path, models: tuple[Path, Path], capsys: pytest.CaptureFixture
+) -> None:
+    split = split_sha256(open_store(data, pixels=False).records)
+    model = {"name": "b0", "files": {}, "fold": 0, "split_sha256": split}
+    radiographs = {"n": 120, "ids_sha256": "", "dataset": None}
+    content = {"models": [model], "ensemble": None, "settings": {}, "radiographs": radiographs}
+    write_made_by(models[1].parent, ("predictions.json",), content)
+    main(Config(predictions=models, data_path=data, save_path=tmp_path / "out", resamples=0))
+    said = capsys.readouterr().err
+    assert f"warning: {models[1]}: 80 of 120 radiographs trained the model: b0 held back fold 0" in said
+    assert str(models[0]) not in said
 
 
 def test_settings_are_searched_printed_and_written(

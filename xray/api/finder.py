@@ -1,7 +1,9 @@
 """What made results: the models and their settings, as far as files of results name them."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from xray.structures.thresholds import SHOWN_FROM, Thresholds, in_force
 
@@ -14,7 +16,7 @@ class Finder:
     is not known. mirrored, gate, triplet, scales: its settings. thresholds: what was fitted for its findings, if
     anything was. shown_from: without that the lowest score that pictures and reports show. hard_gate: as of `Pipeline`.
     map_labels: category ids of the channels of `Result.maps`. prune, upright: as of `load`.
-    has_places: as of `Pipeline`.
+    has_places: as of `Pipeline`. settings: what made_by.json says of them.
     """
 
     categories: dict[int, str]
@@ -31,6 +33,7 @@ class Finder:
     prune: int = 0
     upright: bool = False
     has_places: bool = True
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def shown(self, threshold: float | None) -> tuple[float, Thresholds | None]:
         """What decides which findings are shown, as `in_force` says. threshold: what a user set, if anything."""

@@ -21,12 +21,14 @@ from xray.api.results import Results
 from xray.datasets.store import Store
 from xray.errors import FlagError, InputError
 from xray.inference.ensemble_file import files_of
+from xray.inference.openvino_files import INT8
 from xray.inference.options import check_options
 from xray.inference.pipeline import Pipeline
-from xray.inference.precision import default_batch_size, ready
+from xray.inference.precision import default_batch_size, is_quantised, ready, runtime_of
 from xray.inference.streaming import Batch, consecutive, run
 from xray.inference.thresholds import thresholds_of
-from xray.inference.ways import Models
+from xray.inference.ways import NAMES, Models
+from xray.outputs.made_by import settings_of
 from xray.radiographs.decoding import NO_GATE, Undecodable
 from xray.radiographs.image_check import Gate, Mode
 from xray.structures.thresholds import SHOWN_FROM, Thresholds
@@ -154,6 +156,14 @@ class Model:
             prune=prune,
             upright=gate_image.upright,
             has_places=pipeline.has_places,
+            settings=settings_of(
+                pipeline,
+                prune=prune,
+                upright=gate_image.upright,
+                gate_image=gate_image.mode,
+                runtime=runtime_of(pipeline),
+                precision=INT8 if is_quantised(pipeline) else NAMES[pipeline.precision],
+            ),
         )
 
     @property

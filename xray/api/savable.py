@@ -23,7 +23,8 @@ class Savable:
         threshold: float | None = None,
         overwrite: bool = False,
     ) -> list[Path]:
-        """Writes FOLDER/predictions.json, COCO results as `xray infer` writes them, and what else is asked for.
+        """Writes FOLDER/predictions.json, COCO results as `xray infer` writes them, made_by.json, which says what made
+        them where one `load` did, and what else is asked for.
 
         overlays: pictures, FOLDER/overlays/<id>.png. sr: structured reports, FOLDER/sr/<id>.dcm (TID 1500), True for
         Comprehensive SR or "comprehensive3d" for Comprehensive 3D SR. seg: masks as DICOM segmentations,
@@ -35,8 +36,9 @@ class Savable:
         threshold: lowest confidence, in [0, 1], that overlays, reports and pictures show; None for what was fitted, or
             0.3.
         overwrite: replaces what is there.
-        Returns the files, each written whole; predictions.json is the last. Raises InputError if the folder holds
-        predictions already, no radiograph is a DICOM image, or highdicom is not installed (for DICOM).
+        Returns the files, each written whole; predictions.json is the last, and made_by.json is not among them. Raises
+        InputError if the folder holds predictions already, no radiograph is a DICOM image, or highdicom is not
+        installed (for DICOM).
         """
         from xray.api.saving import save_results
 

@@ -106,15 +106,16 @@ def main(config: Config) -> None:
     from xray.evaluation.scored import SCORED, scored_of, write_scored
     from xray.inference import fitting
     from xray.inference.ensemble_file import is_ensemble
-    from xray.inference.thresholds import thresholds_file
+    from xray.inference.thresholds import thresholds_file, weights_of
     from xray.outputs.report.galleries import pixels_of
     from xray.outputs.report.printing import print_table, show
     from xray.outputs.report.report import write_report
     from xray.outputs.report.training import curve_metrics, read_curves, run_of
+    from xray.structures.made_by import read_made_by
     from xray.structures.probability_maps import read_maps
     from xray.structures.thresholds import OperatingPoint
     from xray.structures.triplet import Triplet
-    from xray.training.learned import learned_from, learned_in_words, made_by, strangers
+    from xray.training import learned as learning
 
     assert config.predictions is not None  # `check` asks for it
     store = open_store(config.data_path, pixels=False)
@@ -126,14 +127,22 @@ def main(config: Config) -> None:
     run = config.run or run_of(config.predictions)
     curves, pixels = read_curves(run) if run else None, pixels_of(store, config.radiographs)
     is_of_scores = config.fit is not None and fitting.has_scores(config.fit)
-    makers = [config.run] if config.run else made_by(config.predictions)
-    strange = strangers(config.fit, makers, config.predictions) if config.fit and not is_ensemble(config.fit) else ""
+    makers = [config.run] if config.run else learning.made_by(config.predictions)
+    made_by = read_made_by(config.predictions)
+    strange = ""
     if config.fit and is_of_scores:
         fitting.check_target(config.fit, config.map)
+    elif config.fit:
+        check_fit(config.fit)
+    if config.fit and made_by is not None:
+        given = (config.fit, weights_of(config.fit), is_ensemble(config.fit))
+        strange = learning.other_weights(*given, made_by, config.predictions)
+    elif config.fit and not is_ensemble(config.fit):
+        strange = learning.strangers(config.fit, makers, config.predictions)
+    if config.fit and is_of_scores:
         if strange and not config.overwrite and (kept := thresholds_file(config.fit)).is_file():
             raise InputError(f"--fit: {strange}: give the run's own predictions, or --overwrite to replace {kept}")
     elif config.fit:
-        check_fit(config.fit)
         if config.at:
             raise InputError(f"--at is for --fit of a detector, a classifier or an ensemble, and {config.fit} is none")
         if maps is None or not store.masks:
@@ -160,11 +169,16 @@ def main(config: Config) -> None:
     warnings = (common.lines if common else []) + warnings_of(result, store)
     warnings += [f"--fit: {strange}"] if strange else []
     records = result.alignment.records
+    by_record = learning.learned_by(made_by, store, records)
+    warnings += learning.of_other_radiographs(made_by, config.predictions, store)
     if config.fit and is_of_scores:
-        learned = (0, "") if config.fit.is_file() else learned_from(config.fit, store, records)
+        is_told = by_record is not None or config.fit.is_file()
+        learned = (0, "") if is_told else learning.learned_from(config.fit, store, records)
         warnings += fitting.warnings_of(config.fit, result, learned, fitted)
-    elif len(trained := makers or ([config.fit] if config.fit else [])) == 1:
-        warnings += learned_in_words(trained[0], store, records)
+    if by_record is not None:
+        warnings += learning.flattering(by_record[0], len(records), by_record[1])
+    elif not is_of_scores and len(trained := makers or ([config.fit] if config.fit else [])) == 1:
+        warnings += learning.learned_in_words(trained[0], store, records)
     with finishing(config.save_path, "evaluation"):
         with Console(stderr=True).status("drawing the report"):
             write_searches(config.save_path, search)

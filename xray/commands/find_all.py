@@ -186,6 +186,19 @@ def batches_of_cluster(
     return find(choose_precision_for_all(plan, cluster, inputs, journal, len(journal.image_ids)), cluster, inputs)
 
 
+def settings_for(
+    config: "Config", pipeline: "Pipeline", inputs: "Inputs", journal: "PredictionJournal"
+) -> dict[str, object]:
+    """The settings that made_by.json names: those that decide what is found."""
+    from xray.outputs.made_by import settings_of
+
+    gate = None if inputs.store is not None else inputs.gate.mode
+    # A cluster notes no runtime; without a radiograph there is no choice.
+    chosen = {"runtime": "torch", "precision": None} | (journal.choices or {})
+    way = {name: chosen[name] for name in ("runtime", "precision")}
+    return settings_of(pipeline, prune=config.prune, upright=config.upright, gate_image=gate, **way)
+
+
 def fingerprint_of(config: "Config", inputs: "Inputs", fitted: "Thresholds | None" = None) -> dict[str, object]:
     """Everything that decides the findings: a command resumes the journal of another only if these are equal."""
     from xray.inference.ensemble_file import files_of

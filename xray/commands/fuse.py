@@ -16,6 +16,7 @@ from xray.flags import Positive, Share, ShareWithin, check_ranges, require
 if TYPE_CHECKING:
     from xray.datasets.store import Store
     from xray.inference.ensemble import ByCategory
+    from xray.structures.made_by import MadeBy
     from xray.structures.predictions import Predictions
 
 PREDICTIONS = "predictions.json"
@@ -81,8 +82,10 @@ def main(config: Config) -> None:
     from xray.evaluation.alignment import check_categories
     from xray.inference.ensemble import fuse_by_category, weigh
     from xray.inference.out_of_fold import mean_labels, member_of, read_labels
+    from xray.structures.made_by import read_made_by, write_made_by
     from xray.structures.predictions import NO_FINDING_CATEGORY, write_predictions
     from xray.structures.submission import write_submission
+    from xray.training.learned import of_other_radiographs
 
     store = open_store(config.data_path, pixels=False)
     settings = settings_of(config, store)
@@ -90,6 +93,8 @@ def main(config: Config) -> None:
     models = read_all_predictions(config.predictions, store, config.ids, config.category_ids)
     for path, model in zip(config.predictions, models, strict=True):
         check_categories(store, model, path.name)
+        for line in of_other_radiographs(read_made_by(path), path, store):
+            print(f"warning: {line}", file=sys.stderr)
     everywhere = {image_id for model in models for image_id in model.image_ids}
     for path, model in zip(config.predictions, models, strict=True):
         if n_missing := len(everywhere.difference(model.image_ids)):
@@ -110,6 +115,7 @@ def main(config: Config) -> None:
         if with_submission:
             write_submission(config.save_path / SUBMISSION, fused, image_ids, store.categories)
         write_predictions(config.save_path / PREDICTIONS, fused, store.categories)
+        write_made_by(config.save_path, (PREDICTIONS, SUBMISSION), made_by_of(config))
     print(f"{sum(len(model.table) for model in models)} boxes of {len(models)} files → {len(fused.table)} boxes")
     print(f"predictions: {config.save_path / PREDICTIONS}")
     if with_submission:
@@ -152,6 +158,22 @@ def settings_of(config: Config, store: "Store") -> "ByCategory":
     if ensemble.needs_classifier and not config.labels:
         raise InputError(f"{config.ensemble} weighs boxes by a classifier: give its probabilities as --labels")
     return ensemble.by_category(store.categories)
+
+
+def made_by_of(config: Config) -> "MadeBy | None":
+    """What made_by.json says of the fused predictions; None where it is not known of one of them."""
+    from xray.files import sha256_of
+    from xray.structures.made_by import read_made_by
+
+    known = [read_made_by(path) for path in config.predictions]
+    if any(one is None for one in known):
+        return None
+    names = ("weights", "iou", "skip", "method", "score", "sigma", "scale") if config.ensemble is None else ()
+    settings = {name: getattr(config, name) for name in names}
+    if config.ensemble is not None:
+        settings["ensemble_sha256"] = sha256_of(config.ensemble)
+    settings["labels_sha256"] = [sha256_of(path) for path in config.labels if path.is_file()]
+    return {"fused": known, "settings": settings}
 
 
 def images_to_submit(store: "Store", fused: "Predictions") -> tuple[list[str], int]:

@@ -12,7 +12,7 @@ import tyro
 from annotated_types import Interval
 
 from xray.commands.archives import check_dicomweb, send_back, with_kinds, with_unretrieved
-from xray.commands.find_all import dicom_results_of, find_all, fingerprint_of, load_models
+from xray.commands.find_all import dicom_results_of, find_all, fingerprint_of, load_models, settings_for
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
 from xray.files import check_writable, make_folder
@@ -208,8 +208,10 @@ def main(config: Config, brought: "Fetched | None" = None) -> int:
     from xray.inference.thresholds import say, thresholds_of
     from xray.inference.unfinished import unfinished
     from xray.outputs.fisabio import FisabioSubmission
+    from xray.outputs.made_by import made_by_models, radiographs_of
     from xray.outputs.results import WARNINGS, kind_of_submission, warnings_of, what_was_written, write_results
     from xray.radiographs.file_warnings import print_warnings
+    from xray.structures.made_by import write_made_by
     from xray.structures.probability_maps import INDEX
     from xray.structures.thresholds import in_force
 
@@ -262,6 +264,9 @@ def main(config: Config, brought: "Fetched | None" = None) -> int:
         counted_by = fitted or thresholds_of(runs, warn=lambda line: None)
         shown = in_force(counted_by, config.overlay_threshold if config.overlays else None, config.threshold)
         n_boxes = write_results(out, journal, order, pipeline.categories, kind, failures, warnings, shown)
+        settings = settings_for(config, pipeline, inputs, journal)
+        made_by = made_by_models(files_of(runs), settings, radiographs_of(inputs.ids, inputs.store, *part))
+        write_made_by(out, ("predictions.json", "submission.csv", "labels.csv"), made_by)
         n_unsent = send_back(config, dicom_results, inputs) if dicom_results and config.return_to else 0
         if not n_unsent:
             # Or the same command, given again, sends the rest.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -96,6 +97,8 @@ def main(config: Config) -> None:
         material = gather(store, models, classifiers)
     for why in material.left_out:
         print(f"left out: {why}")
+    for line in learned_in_words(store, material, members):
+        print(f"warning: {line}", file=sys.stderr)
     if not len(material.truth):
         raise InputError(f"the {len(material)} radiographs that all models have show nothing that could be scored")
     metric = config.metric
@@ -152,6 +155,28 @@ def check_once(members: "Sequence[Member]", flag: str) -> None:
         if twice := files & seen:
             raise InputError(f"--{flag} names {min(twice)} twice: it is of one model, give it once")
         seen |= files
+
+
+def learned_in_words(store: "Store", material: "OutOfFold", members: "Sequence[Member]") -> list[str]:
+    """Warnings, by the made_by.json beside the files, that models have learned from what they are tuned on, or that
+    files are of other radiographs."""
+    from xray.datasets.prediction_ids import read_any_predictions
+    from xray.structures.made_by import read_made_by
+    from xray.training.learned import flattering, learned_by, of_other_radiographs
+
+    used, lines = set(material.rows.tolist()), []
+    for path in dict.fromkeys(path for member in members for path in member.predictions):
+        if (made_by := read_made_by(path)) is None:
+            continue
+        lines += of_other_radiographs(made_by, path, store)
+        if path.suffix == ".csv":
+            rows = used
+        else:
+            rows = used.intersection(store.resolve(read_any_predictions(path, store).image_ids).tolist())
+        records = [store.records[row] for row in sorted(rows)]
+        n, held = learned_by(made_by, store, records) or (0, "")
+        lines += [f"{path}: {line}" for line in flattering(n, len(records), held)]
+    return lines
 
 
 def _unweighed(settings: "Settings") -> "Settings":

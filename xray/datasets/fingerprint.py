@@ -39,8 +39,23 @@ def fingerprint(store: Store, rows: np.ndarray | None = None) -> dict[str, Any]:
         "height": _spread(sizes[:, 1]),
         "boxes": counts,
         "annotations_sha256": _digest(_annotations(store, rows)),
-        "split_sha256": _digest(sorted([record["source_id"], record["split"], record["fold"]] for record in records)),
+        "split_sha256": split_sha256(records),
     }
+
+
+def split_sha256(records: Iterable[dict[str, Any]]) -> str:
+    """SHA-256, in hex, of which radiograph is in which split and fold."""
+    return _digest(sorted([record["source_id"], record["split"], record["fold"]] for record in records))
+
+
+def radiographs_sha256(records: Iterable[dict[str, Any]]) -> str:
+    """SHA-256, in hex, of the radiographs themselves: their ids and sizes, whatever is annotated."""
+    return _digest(sorted([record["source_id"], record.get("width"), record.get("height")] for record in records))
+
+
+def ids_sha256(ids: Iterable[str]) -> str:
+    """SHA-256, in hex, of the ids of radiographs, in any order."""
+    return _digest(sorted(ids))
 
 
 def _annotations(store: Store, rows: np.ndarray) -> list[Any]:

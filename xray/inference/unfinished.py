@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from xray.errors import InputError
-from xray.evaluation.monitored import monitored_by
 from xray.files import read_yaml_text
 
 CONFIG, TABLE, MODEL = "config.yaml", "metrics.csv", "model.json"
@@ -38,6 +37,8 @@ def unfinished(run: Path) -> str:
 def _waited(run: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> int:
     """The number of validations since the best one, as Lightning's EarlyStopping counts them: an equal one is not
     better, and neither is one that is no number."""
+    from xray.evaluation.monitored import monitored_by  # here, as inference does without metrics
+
     categories = json.loads((run / MODEL).read_text())["categories"].items()
     metric = monitored_by(
         config["task"], str(config.get("monitor", "auto")), {int(number): name for number, name in categories}

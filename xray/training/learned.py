@@ -1,15 +1,18 @@
-"""Which runs made predictions, as far as where they lie says so, and which radiographs these runs have learned from."""
+"""Which models made predictions, as far as made_by.json or the run beside them says so, and which radiographs these
+models have learned from."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xray.datasets.fingerprint import radiographs_sha256, split_sha256
 from xray.datasets.source import TRAIN, VAL
 from xray.datasets.store import ALL_FOLDS, Store, fold_in_words
 from xray.errors import InputError
-from xray.storage.places import as_given
+from xray.models.weights import WEIGHTS_FILE
+from xray.structures.made_by import MadeBy, parts_of
 from xray.training.config import CONFIG_FILE
-from xray.training.pseudo import held_back
+from xray.training.pseudo import held_back, is_dataset_of
 from xray.training.recipes import read_yaml
 
 MODEL = "model.json"
@@ -43,9 +46,7 @@ def _is_of_all_folds(run: Path, store: Store) -> bool:
     if not (run / CONFIG_FILE).is_file():
         return False
     config = read_yaml(run / CONFIG_FILE)
-    given = str(config.get("data_path"))
-    places = {Path(given).absolute().resolve(), (run / "dataset").resolve()}
-    return config.get("fold") == ALL_FOLDS and (store.path.resolve() in places or as_given(store.path) == given)
+    return config.get("fold") == ALL_FOLDS and is_dataset_of(run, str(config.get("data_path")), store)
 
 
 def learned_in_words(run: Path, store: Store, records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -57,16 +58,98 @@ def learned_in_words(run: Path, store: Store, records: Sequence[Mapping[str, Any
         n, held = learned_from(run, store, records)
     except InputError:
         return []
-    if not n:
+    return flattering(n, len(records), f"{run.name} {held}")
+
+
+def of_other_radiographs(made_by: MadeBy | None, predictions: Path, store: Store) -> list[str]:
+    """A warning where predictions are of a dataset directory with other radiographs, or none."""
+    if made_by is None:
         return []
+    here = radiographs_sha256(store.records)
+    datasets = [part["radiographs"]["dataset"] for part in parts_of(made_by)]
+    others = [one for one in datasets if one is not None and one.get("radiographs_sha256") != here]
+    if not others:
+        return []
+    n = others[0].get("n_images")
     return [
-        f"{n} of {len(records)} radiographs trained the model: {run.name} {held}. Their numbers are flattering: score "
-        "the fold that it held back (--fold), or other radiographs"
+        f"{predictions} was made of another dataset directory, with {n} radiographs, than {store.path}, with "
+        f"{len(store)}: what has the same id here counts as the same radiograph"
     ]
 
 
+def learned_by(made_by: MadeBy | None, store: Store, records: Sequence[Mapping[str, Any]]) -> tuple[int, str] | None:
+    """How many of the records of a dataset trained one of the models that made predictions of them, and what these held
+    back, in words; None where that is not known of any model."""
+    digest = split_sha256(store.records)
+    trained: set[int] = set()
+    words: dict[str, None] = {}
+    is_known = False
+    for part in parts_of(made_by) if made_by is not None else ():
+        for model in part["models"]:
+            fold = model.get("fold")
+            if fold is None or model.get("split_sha256") != digest:
+                continue
+            is_known = True
+            rows = [n for n, one in enumerate(records) if _is_in(part, one, digest) and _trains(one, fold)]
+            if rows:
+                trained.update(rows)
+                words[f"{model['name']} held back {_held_in_words(fold)}"] = None
+    return (len(trained), ", ".join(words)) if is_known else None
+
+
+def _is_in(part: MadeBy, record: Mapping[str, Any], digest: str) -> bool:
+    """Whether models looked at a radiograph; true where that is not known. digest: of the dataset's folds."""
+    dataset = part["radiographs"]["dataset"]
+    if dataset is None or dataset.get("split_sha256") != digest:
+        return True
+    return all(dataset.get(name) in (None, record[name]) for name in ("split", "fold"))
+
+
+def _trains(record: Mapping[str, Any], held: int | str) -> bool:
+    return record["split"] == TRAIN and record["fold"] != held
+
+
+def _held_in_words(fold: int | str) -> str:
+    if fold == ALL_FOLDS:
+        return "no fold"
+    return "its validation split" if fold == VAL else fold_in_words(fold)
+
+
+def flattering(n: int, n_all: int, held: str) -> list[str]:
+    """A warning, or none, that numbers are flattering. n: of the radiographs, those that trained the model."""
+    if not n:
+        return []
+    return [
+        f"{n} of {n_all} radiographs trained the model: {held}. Their numbers are flattering: score the fold that it "
+        "held back (--fold), or other radiographs"
+    ]
+
+
+def other_weights(fit: Path, weights: Sequence[str], is_ensemble: bool, made_by: MadeBy, predictions: Path) -> str:
+    """Why predictions are not those of the run or the ensemble to fit, by the hashes in made_by.json; empty where they
+    are, or nothing says so.
+
+    weights: SHA-256 of the ensemble.yaml, if it is one, and of the weights.
+    """
+    parts = parts_of(made_by)
+    ensembles = [one["ensemble"]["sha256"] if one.get("ensemble") else None for one in parts]
+    ensembles += [made_by["settings"].get("ensemble_sha256")] if "fused" in made_by else []
+    models = [model for part in parts for model in part["models"]]
+    found = {model["files"].get(WEIGHTS_FILE) for model in models}
+    if None in found:
+        # Exported files alone do not tell which weights they were made of.
+        return ""
+    names = ", ".join(dict.fromkeys(model["name"] for model in models))
+    end = "thresholds of one model are not those of another"
+    if is_ensemble and weights[0] not in ensembles:
+        return f"{predictions} was made by {names} without {fit}, and {end}"
+    if not found.issuperset(weights[is_ensemble:]):
+        return f"{predictions} was made by other weights ({names}) than those of {fit}, and {end}"
+    return f"{predictions} was made by {names} together, and {end}" if not is_ensemble and len(found) > 1 else ""
+
+
 def strangers(fit: Path, runs: Sequence[Path], predictions: Path) -> str:
-    """Why predictions may not be those of the run to fit; empty where nothing says so."""
+    """Why predictions may not be those of the run to fit, by where they lie; empty where nothing says so."""
     given = (fit.parent if fit.is_file() else fit).resolve()
     if not runs or given in [run.resolve() for run in runs]:
         return ""

@@ -5,11 +5,13 @@ k either, and a radiograph whose patient is in fold k does not train.
 """
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 
+from xray.datasets.fingerprint import split_sha256
 from xray.datasets.source import VAL
 from xray.datasets.sources.unlabelled import NOT_FOR_FOLDS, partition_of
 from xray.datasets.store import ALL_FOLDS, Store, fold_in_words, open_store
@@ -20,6 +22,7 @@ from xray.structures.predictions import read_predictions
 from xray.training.config import CONFIG_FILE, DetectionConfig
 from xray.training.readers import Readings
 from xray.training.recipes import read_yaml
+from xray.training.trained_on import TRAINED_ON
 
 ADDED = "pseudo"
 """Split of the radiographs that pseudo-labels add: they are in no fold and in neither of the dataset's splits."""
@@ -30,8 +33,8 @@ def held_back(run: Path, store: Store) -> tuple[int | Literal["val"] | None, str
     where there is neither.
 
     Decided by the run's config.yaml. The radiographs that the run validated must lie in that fold. The dataset counts
-    as the one it was trained on where the path says so, or where at least half of the radiographs there were validated:
-    folders get moved.
+    as the one it was trained on where the path or trained_on.json says so, or where at least half of the radiographs
+    there were validated: folders get moved.
     """
     if not (run / CONFIG_FILE).is_file():
         return None, f"it has no {CONFIG_FILE} that says which fold it held back"
@@ -50,11 +53,23 @@ def held_back(run: Path, store: Store) -> tuple[int | Literal["val"] | None, str
     if not validated <= inside:
         return None, f"it validated radiographs that are not in {fold_in_words(fold)} of {store.path}"
     given = str(config.get("data_path"))
-    # A raw directory was converted into the run.
-    places = {Path(given).absolute().resolve(), (run / "dataset").resolve()}
-    if store.path.resolve() in places or as_given(store.path) == given or 2 * len(validated) >= len(inside):
+    if is_dataset_of(run, given, store) or 2 * len(validated) >= len(inside):
         return fold, ""
     return None, f"it was trained on {given}"
+
+
+def is_dataset_of(run: Path, given: str, store: Store) -> bool:
+    """Whether a run was trained on a dataset: by its path, or by the radiographs, splits and folds that it was begun
+    with, wherever they lie now. given: data_path of its config.yaml."""
+    # A raw directory was converted into the run.
+    places = {Path(given).absolute().resolve(), (run / "dataset").resolve()}
+    if store.path.resolve() in places or as_given(store.path) == given:
+        return True
+    try:
+        begun = json.loads((run / TRAINED_ON).read_bytes())
+        return bool(begun["split_sha256"] == split_sha256(store.records))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,73 @@
+"""made_by.json, beside predictions: which models made them, in which way, and of which radiographs. It may be removed.
+
+    {"note": …, "version": 1, "xray": "1.2.3",
+     "files": {"predictions.json": SHA-256, …},     what it speaks of: of a file that has changed it says nothing
+     "models": [{"name": "fold0", "task": "detection", "files": {"model.safetensors": SHA-256}, "fold": 0,
+                 "split_sha256": …, "annotations_sha256": …}],
+     "ensemble": {"name": "ensemble.yaml", "sha256": …} or null,
+     "settings": {"tta": true, …},
+     "radiographs": {"n": 100, "ids_sha256": …, "dataset": {"radiographs_sha256": …, "split_sha256": …,
+                     "annotations_sha256": …, "n_images": 500, "split": "train", "fold": 0} or null}}
+
+`fold` of a model is the fold that its training held back, "val" for the dataset's validation split, or "all" for none;
+`split_sha256` says of which dataset. Of fused predictions, "fused" has this of each that was fused, in place of models,
+ensemble and radiographs. All of it follows from models, flags and radiographs: no date, no folder, no radiograph's id.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from xray import __version__
+from xray.files import complete, sha256_of
+
+FILE = "made_by.json"
+VERSION = 1
+MOST_BYTES = 2**22
+NOTE = "What made the predictions beside it; may be removed."
+
+MadeBy = dict[str, Any]
+"""The content of a made_by.json."""
+
+
+def write_made_by(folder: Path, files: Iterable[str], content: Mapping[str, Any] | None) -> None:
+    """Writes the file beside predictions that are there, whole or not at all.
+
+    files: names in `folder`; those that are missing are left out. content: `models` … `radiographs`, or `fused`; None
+    where it is not known, which removes the file of earlier predictions.
+    """
+    if content is None:
+        (folder / FILE).unlink(missing_ok=True)
+        return
+    digests = {name: sha256_of(folder / name) for name in files if (folder / name).is_file()}
+    whole = {"note": NOTE, "version": VERSION, "xray": __version__, "files": digests, **content}
+    with complete(folder / FILE) as temporary:
+        temporary.write_text(json.dumps(whole, indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
+
+
+def read_made_by(predictions: Path) -> MadeBy | None:
+    """What made a file of predictions; None where nothing beside it says so, or the file has changed since."""
+    path = predictions.parent / FILE
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            return None
+        content = json.loads(path.read_bytes())
+        is_known = content["version"] == VERSION and all(map(_is_whole, parts_of(content)))
+        is_same = is_known and content["files"].get(predictions.name) == sha256_of(predictions)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        # It may be another tool's: predictions are used as those that have none.
+        return None
+    return content if is_same else None
+
+
+def parts_of(made_by: MadeBy) -> list[MadeBy]:
+    """What was made by models: the content itself, or each that was fused."""
+    return [part for fused in made_by["fused"] for part in parts_of(fused)] if "fused" in made_by else [made_by]
+
+
+def _is_whole(part: MadeBy) -> bool:
+    dataset = part["radiographs"]["dataset"]
+    return isinstance(dataset, dict | None) and all(
+        isinstance(model["name"], str) and isinstance(model["files"], dict) for model in part["models"]
+    )
