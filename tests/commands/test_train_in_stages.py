@@ -42,7 +42,7 @@ stages:
   lr: 0.001
   ema: true
 """
-TRAINED = {"model.safetensors", "model.json", "config.yaml", "metrics.csv", "validation"}
+TRAINED = {"model.safetensors", "model.json", "config.yaml", "metrics.csv", "trained_on.json", "validation"}
 
 
 @pytest.fixture(scope="module", autouse=True)
