@@ -8,6 +8,7 @@ import re
 import pytest
 
 from xray.commands import convert, evaluate, infer, serve
+from xray.errors import FlagError
 from xray.flags import parse_flags
 from xray.flags.helptexts import description_of, helptexts
 from xray.training.config import TASKS
@@ -56,6 +57,15 @@ def test_what_is_said_is_what_stands_under_the_field():
     assert "such as 0.8 1 1.25: the decoded canvas" in texts["scales"]
     assert set(texts) == set(infer.Config.__dataclass_fields__)
     assert helptexts(int) == helptexts(type("New", (), {})) == {}
+
+
+def test_flags_are_the_same_after_their_help():
+    before = dict(infer.Config.__annotations__)
+    help_of(CALLS["infer"])
+    assert infer.Config.__annotations__ == before
+    help_of(CALLS["detection"])
+    with pytest.raises(FlagError, match="--fold is 100"):
+        read_training_flags(["--fold", "100"])
 
 
 def test_a_description_is_wrapped_by_paragraphs(monkeypatch):

@@ -91,8 +91,7 @@ def parse_flags(
     if args is None:
         args = sys.argv[1:]
         refuse_repeated(config_type, args)
-    if {"-h", "--help"} & {*args}:
-        with_helptexts(config_type)
+    if is_help := bool({"-h", "--help"} & {*args}):
         own = config_type.__doc__ if isinstance(config_type, type) else None
         if description := tyro_options.get("description") or own:
             tyro_options["description"] = description_of(description)
@@ -101,7 +100,8 @@ def parse_flags(
     said = io.StringIO()
     try:
         # `--n-epochs`, never `--config.n-epochs`; a flag that is on or off reads `--tta / --no-tta`.
-        with contextlib.redirect_stderr(said):
+        texts = with_helptexts(config_type) if is_help else contextlib.nullcontext()
+        with contextlib.redirect_stderr(said), texts:
             config = tyro.cli(config_type, args=args, config=(tyro.conf.OmitArgPrefixes,), **tyro_options)
         sys.stderr.write(said.getvalue())
         return config

@@ -1,35 +1,36 @@
 """What --help says of each flag: the text under its field, as paragraphs that are wrapped to the terminal alone.
 
-tyro 1.0 looks for the line breaks of a source file before it takes their indentation away, so that it finds none, and
-keeps all but those that happen to fit: sentences then break where the file's lines do.
+tyro 1.0 joins the lines of a text that begin with a letter, but looks for these before it takes the indentation of the
+source file away: it finds none, and sentences break where the file's lines do (findings/tyro-keeps-….sh).
 """
 
 import ast
-import dataclasses
+import contextlib
 import inspect
 import itertools
 import re
 import shutil
 import textwrap
 import typing
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import tyro
 
 
-def with_helptexts(config_type: Any) -> None:
-    """Gives the fields of a dataclass, or of those in a union, their texts with whole paragraphs in one line.
-
-    Called where help is asked for; nothing else reads these texts.
-    """
-    for part in typing.get_args(config_type):
-        with_helptexts(part)
-    if not (isinstance(config_type, type) and dataclasses.is_dataclass(config_type)):
-        return
-    for cls in config_type.__mro__:
-        kinds = vars(cls).get("__annotations__", {})
-        for name, text in helptexts(cls).items() if dataclasses.is_dataclass(cls) else ():
-            kinds[name] = Annotated[kinds[name], tyro.conf.arg(help=text)]
+@contextlib.contextmanager
+def with_helptexts(config_type: Any) -> Iterator[None]:
+    """Meanwhile the fields of a dataclass, or of those in a union, have their texts with a paragraph in one line."""
+    with contextlib.ExitStack() as stack:
+        for part in typing.get_args(config_type):
+            stack.enter_context(with_helptexts(part))
+        classes: tuple[type, ...] = config_type.__mro__ if isinstance(config_type, type) else ()
+        for cls in classes:
+            if "__dataclass_fields__" in vars(cls) and (texts := helptexts(cls)):
+                kinds = cls.__annotations__
+                stack.callback(kinds.update, dict(kinds))
+                kinds.update({name: Annotated[kinds[name], tyro.conf.arg(help=text)] for name, text in texts.items()})
+        yield
 
 
 def description_of(text: str) -> str:

@@ -26,9 +26,15 @@ from xray.training.recipes import (
 )
 from xray.training.side_by_side import EXIT_TERMINATED, Work, run_all
 from xray.training.stages import DONE, SAVED, STARTS, Rows, plain_flags, read_saved, stage_values, starts_of
-from xray.training.trained_on import TRAINED_ON
 
-FINAL = ("model.safetensors", "metrics.csv", CONFIG_FILE, TRAINED_ON, "validation/predictions.json", "model.json")
+FINAL = (
+    "model.safetensors",
+    "metrics.csv",
+    CONFIG_FILE,
+    "trained_on.json",
+    "validation/predictions.json",
+    "model.json",
+)
 """The files that RUN gets from the last stage; model.json, which marks a run as trained, comes last."""
 
 
