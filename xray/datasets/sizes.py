@@ -135,11 +135,10 @@ def size_table(path: Path, table: "pd.DataFrame", content: bytes) -> SizeTable |
     columns = [spelling[name] for name in IDS if name in spelling]
     if sides is None or not columns:
         return None
-    import pandas as pd
-
-    codes, pairs = pd.factorize(pd.MultiIndex.from_frame(table[list(sides)]))
-    sizes = [_size(*pair) for pair in pairs.tolist()]
-    by_column = {column: _by_name(table[column].tolist(), [sizes[code] for code in codes]) for column in columns}
+    pairs = list(zip(*(table[side].tolist() for side in sides), strict=True))
+    size_of = {pair: _size(*pair) for pair in dict.fromkeys(pairs)}
+    sizes = [size_of[pair] for pair in pairs]
+    by_column = {column: _by_name(table[column].tolist(), sizes) for column in columns}
     return SizeTable(path, content, by_column)
 
 
