@@ -46,7 +46,7 @@ def unfolded(cells: "pd.DataFrame", name: str, chosen: str = "") -> "tuple[pd.Da
         return cells, ""
     texts, code_of = factorize(cells[column])
     filled = [text for text in texts if not is_missing(text) and not is_unsaid(text)]
-    spelt = {text: boxes for text in filled if (boxes := _boxes(text))}
+    spelt = {text: of_text for text in filled if (of_text := _boxes(text)) is not None}
     if filled and not spelt and all(map(_is_scored, filled)):
         raise InputError(_of_predictions(name, column, "boxes with scores, and no labels"))
     if 2 * len(spelt) <= len(filled):
