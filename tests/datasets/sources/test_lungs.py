@@ -395,7 +395,7 @@ def test_no_directory_and_no_pair(tmp_path):
         read_lungs(tmp_path / "none")
     write_picture(tmp_path / "CXR_png" / "a.png")
     (tmp_path / "mask").mkdir()
-    with pytest.raises(InputError, match=r"no radiograph of the source can be used \(1 x image without a mask\)"):
+    with pytest.raises(InputError, match=r"can be used \(1 x image without a mask, such as CXR_png"):
         convert(tmp_path, tmp_path / "data")
 
 
