@@ -264,7 +264,7 @@ def test_a_cluster_finds_the_same_bytes(nodes, pictures, vinbig_run, tmp_path, c
     assert infer(there) == 1
     found = contents(tmp_path / "there")
     # Noise is no frontal chest radiograph, as each node says.
-    assert sorted(found) == ["failures.csv", "predictions.json", "submission.csv", "warnings.csv"]
+    assert sorted(found) == ["failures.csv", "made_by.json", "predictions.json", "submission.csv", "warnings.csv"]
     assert found == contents(tmp_path / "here")
     said = capfd.readouterr()
     # Boxes, and the submission: nothing of the nodes.

@@ -60,7 +60,8 @@ def kill_and_repeat(forks, folder, prepare, tool, flags, n_kills, seed=0):
     moments = list(range(1, done.n_operations + 1))
     if len(moments) > n_kills:
         # Its last operations, between which finished files meet each other, in any case.
-        moments = sorted({*moments[-n_kills // 2 :], *random.Random(seed).sample(moments, n_kills // 2)})
+        last = n_kills // 2
+        moments = sorted([*moments[-last:], *random.Random(seed).sample(moments[:-last], n_kills - last)])
     for die_at in moments:
         work = folder / str(die_at)
         prepare(work)
