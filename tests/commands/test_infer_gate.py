@@ -142,7 +142,7 @@ def test_datasets_are_not_looked_at(mask_store, segmentation_run, tmp_path):
 
 def test_pictures_are_not_written_where_the_next_command_would_read_them(folder, segmentation_run, tmp_path, capsys):
     before = sorted(folder.rglob("*"))
-    with pytest.raises(InputError, match="is the folder .* itself, whose radiographs and results must stay apart"):
+    with pytest.raises(InputError, match=r"is the folder .* itself, whose radiographs and results must stay apart"):
         infer(folder, segmentation_run, folder, overlays=True)
     assert sorted(folder.rglob("*")) == before
     # In a folder of its own among them they are left out by the next command, which sees the same radiographs.

@@ -223,7 +223,13 @@ def test_inference_and_evaluation_from_s3_to_s3_give_the_same_files(run, s3, vin
     local = run("tools/infer.py", "--weights", vinbig_run, "--data-path", tmp_path / "raw/test", "--save-path",
                 tmp_path / "out", "--overlays", *ANY_IMAGE, *PLACES)  # fmt: skip
     assert local.status == 0, local.err
-    assert s3.objects(out) == contents(tmp_path / "out")
+    files = {name: dict(there) for name, there in (("there", s3.objects(out)), ("here", contents(tmp_path / "out")))}
+    made_by = {name: json.loads(of.pop("made_by.json")) for name, of in files.items()}
+    assert files["there"] == files["here"]
+    # The same but for the run's name, which is that of its folder.
+    names = {name: [model.pop("name") for model in content["models"]] for name, content in made_by.items()}
+    assert names == {"there": ["run"], "here": [vinbig_run.name]}
+    assert made_by["there"] == made_by["here"]
     assert done.out == local.out.replace(str(tmp_path / "out"), out)
     # Of a run only the model is needed.
     assert not list((tmp_path / "one").rglob("last.ckpt"))
