@@ -10,6 +10,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from xray.api.radiographs import given
 from xray.datasets.store import open_store
 from xray.errors import InputError
+from xray.radiographs import workers
 from xray.radiographs.decoding import Undecodable
 from xray.radiographs.radiograph import read_radiograph
 
@@ -31,6 +32,22 @@ def test_a_file_is_one_radiograph_and_a_folder_several(tmp_path):
         (item,) = decoded(found)
         assert (item.width, item.height, item.canvas.shape) == (40, 30, (SIZE, SIZE))
         np.testing.assert_array_equal(found.origin(item).pixels(), pixels_of(1))
+
+
+def test_no_process_is_started_to_tell_masks_in_a_folder(tmp_path, monkeypatch):
+    # A script without `if __name__ == "__main__"` would run anew in each process.
+    def started(*_):
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(workers, "_start_pool", started)
+    path = write_png(tmp_path / "images" / "a.png", 1)
+    drawn = np.zeros((30, 40), dtype=np.uint8)
+    drawn[5:20, 5:20] = 255
+    (tmp_path / "masks").mkdir()
+    assert cv2.imwrite(str(tmp_path / "masks" / "a.png"), drawn)
+    found = given(tmp_path)
+    assert found.names == (str(path),)
+    assert found.passed_over == ("masks/: masks beside radiographs, left out",)
 
 
 def test_a_list_of_paths_keeps_its_order_and_what_cannot_be_read(tmp_path):

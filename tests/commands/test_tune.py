@@ -91,7 +91,7 @@ def test_settings_are_searched_printed_and_written(
     main(Config(**flags))
     said = capsys.readouterr().out
     assert "120 radiographs of 60 patients in 3 folds" in said
-    for words in ("best single model", "plain boxes fusion", "tuned, on folds held out", "flattering"):
+    for words in ("best single model", "plain fusion", "tuned, on folds held out", "flattering"):
         assert words in said
     assert f"{models[1]} lies in no run directory: python tools/infer.py needs one" in said
     ensemble = read_ensemble(out / "ensemble.yaml")

@@ -177,6 +177,6 @@ def test_calibration_in_words(store: Store) -> None:
     (line,) = dataclasses.replace(assessment, boxes=(), labels=(one,)).calibration_lines()
     assert line == (
         f"expected calibration error (ECE) of labels, Pneumothorax: {fit.ece:.4f}; {fit.ece:.4f} after temperature "
-        "scaling (cross-fitted by patient)"
+        "scaling alone (cross-fitted by patient)"
     )
     assert list(dataclasses.replace(assessment, boxes=(), labels=()).calibration_lines()) == []

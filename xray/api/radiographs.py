@@ -102,7 +102,8 @@ def local_path(path: str | os.PathLike[str]) -> Path:
 def _of_path(path: Path, sizes: str, gate: Gate) -> Given:
     if not path.exists():
         raise InputError(f"there is nothing at {path}: give a radiograph, or a folder of them")
-    inputs = open_inputs(path, sizes=sizes)
+    # No other process: it would import the script that asks, which may have no `if __name__ == "__main__"`.
+    inputs = open_inputs(path, sizes=sizes, n_workers=0)
     if is_store(path):
         return _of_store(inputs)
     inputs = dataclasses.replace(inputs, gate=gate)

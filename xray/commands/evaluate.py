@@ -76,9 +76,9 @@ class Config:
     names: tuple[str, str] | None = None
     """What the report calls A and B of --compare; default: their file names with a hash."""
     fit: Path | None = None
-    """Run whose predictions these are. A detector's, a classifier's, or an ensemble.yaml: a temperature and a threshold
-    for each finding are fitted, and kept beside it in thresholds.json, which tools/infer.py and tools/serve.py then use
-    for what they show. A segmentation run: its model.json gets the best triplet and gate."""
+    """Run whose predictions these are. A detector's, a classifier's, or an ensemble.yaml: a temperature, an intercept
+    and a threshold for each finding are fitted, and kept beside it in thresholds.json, which tools/infer.py and
+    tools/serve.py then use for what they show. A segmentation run: its model.json gets the best triplet and gate."""
     at: str = ""
     """What the thresholds of --fit reach: fp-per-image=F, at most F false positives an image for each finding, or
     sensitivity=S, at least that of each finding; default: fp-per-image=0.125."""

@@ -27,7 +27,7 @@ TITLES = {"map40": "mAP@0.4", "coco_ap": "COCO AP"}
 AP = {"map40": "AP@0.4", "coco_ap": "COCO AP"}
 ROWS = {
     "single": "best single model",
-    "plain": "plain boxes fusion",
+    "plain": "plain fusion",
     "tuned": "tuned, on folds held out",
     "in_sample": "tuned, where fitted (flattering)",
 }

@@ -120,12 +120,14 @@ def open_inputs(
     sizes: str = "",
     beside: Sequence[Path] = (),
     apart: Path | None = None,
+    n_workers: int = 1,
 ) -> Inputs:
     """A folder (searched through), a file, or a dataset directory, of which `split` and `fold` choose a part.
 
     sizes: of pictures that were made smaller the original ones: a CSV file, WIDTHxHEIGHT for all of them, "none" where
     the pictures are the originals, or empty for the tables in or above the folder that have a known name. beside:
     further files that may be such tables. apart: a folder that results are written to, which holds no radiograph.
+    n_workers: processes that look whether pictures are masks; 0 looks in this one, which starts no other.
 
     Raises InputError if nothing usable is there. The ids of files are those of `source_ids`.
     """
@@ -141,7 +143,7 @@ def open_inputs(
     paths = find_radiographs(data_path, passed_over=passed_over, apart=apart)
     masks: list[FileWarning] = []
     if data_path.is_dir():
-        paths, masks = without_masks(paths, data_path)
+        paths, masks = without_masks(paths, data_path, n_workers)
         if not paths:
             raise InputError(f"{data_path} holds masks alone: give the folder of the radiographs")
     names = tuple(path.name if path == data_path else path.relative_to(data_path).as_posix() for path in paths)

@@ -66,7 +66,7 @@ class Assessment:
                 worst = max(chosen, key=lambda one: one.before.ece)
                 line += f", largest {worst.before.ece:.4f} ({worst.name})"
             if len(after) == len(chosen):
-                line += f"; {sum(after) / len(after):.4f} after temperature scaling (cross-fitted by patient)"
+                line += f"; {sum(after) / len(after):.4f} after temperature scaling alone (cross-fitted by patient)"
             yield line
 
 

@@ -54,20 +54,20 @@ class _Group:
     is_named: bool = True
 
 
-def without_masks(paths: Sequence[Path], root: Path) -> tuple[list[Path], list[FileWarning]]:
+def without_masks(paths: Sequence[Path], root: Path, n_workers: int = 1) -> tuple[list[Path], list[FileWarning]]:
     """The files that are no masks, in the same order, and a warning for each folder of masks that are left out.
 
-    paths: files below the folder `root`.
+    paths: files below the folder `root`. n_workers: processes that read pictures; 0 reads them in this one.
 
     PNG and JPEG files are masks where their folder's name or their own says so, or where files in another folder, or
     with another suffix, have the same names; and where a sample of them is drawn in a few values
     (`mask_values.looks_like_mask`) and, for the latter, the others are not. What is named like masks and is
-    none stays, with a warning. At most 200 pictures are read, in a worker process.
+    none stays, with a warning. At most 200 pictures are read.
     """
     root = Path(root)
     named = [*_named_folders(paths, root), *_named_files(paths)]
     twins = [*_twins(paths, root), *_repeated(paths)]
-    sampled = _Sampled()
+    sampled = _Sampled(n_workers)
     sampled.read([*named, *twins])
     # Folders of one name may hold masks here and radiographs there.
     parted = [part for group in named if sampled.are_mixed(group) for part in _by_place(group)]
@@ -197,7 +197,8 @@ def _by_place(group: _Group) -> list[_Group]:
 class _Sampled:
     """Which pictures of the groups are masks, as far as a sample of them was read, each once."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_workers: int) -> None:
+        self._n_workers = n_workers
         self._is_mask: dict[Path, bool | None] = {}
         self._n_left = MOST_READ
 
@@ -210,7 +211,8 @@ class _Sampled:
         self._n_left -= len(wanted)
         if not wanted:
             return
-        with contextlib.closing(in_workers(looks_like_mask, wanted, 1, lambda path: path.name)) as outcomes:
+        outcomes = in_workers(looks_like_mask, wanted, self._n_workers, lambda path: path.name)
+        with contextlib.closing(outcomes):
             for path, outcome in zip(wanted, outcomes, strict=True):
                 self._is_mask[path] = None if isinstance(outcome, Failed) else outcome
 
