@@ -117,3 +117,18 @@ def test_what_stands_between_columns(tmp_path, mark):
     }
     assert separator("a,b;c\td") == ","
     assert separator("a") == ","
+
+
+@pytest.mark.parametrize("only", [False, True])
+def test_cells_and_columns_too_many_are_seen_whichever_columns_are_read(tmp_path, only):
+    def read(text):
+        return read_table(write(tmp_path, text), ["a", "b"], only=only)[0].drop(columns="line")
+
+    # Quoted cells may hold anything, and separators at a row's end are nothing.
+    good = 'a,report,b\n1,"x, ""y""\n\nz",2\n3,,4,,\n'
+    assert read(good)[["a", "b"]].to_dict("list") == {"a": ["1", "3"], "b": ["2", "4"]}
+    with pytest.raises(InputError, match="a row has more cells than the header has columns"):
+        read(f"{good}5,one, two,6\n")
+    for header in ("a,report,b,a", "a,report,b,report"):
+        with pytest.raises(InputError, match="has two columns of one name"):
+            read(f"{header}\n1,x,2,3\n")

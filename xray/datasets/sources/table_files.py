@@ -12,7 +12,7 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,10 +108,15 @@ def _csv(content: bytes, wanted: Callable[[str], bool] | None) -> "pd.DataFrame"
         "keep_default_na": False,
         "skip_blank_lines": False,
         "encoding": encoding,
-        "usecols": wanted,
     }
     _check_kind(content, encoding, options["sep"])
     _check_end(content, head, options["sep"])
+    names = [name.strip() for name in next(_rows([head], options["sep"]), [])]
+    if wanted is not None:
+        _check_width(content, encoding, options["sep"], names)
+        # Those of one name as well, which are refused whatever they are.
+        twice = {name for name in names if name and names.count(name) > 1}
+        options["usecols"] = [place for place, name in enumerate(names) if wanted(name) or name in twice]
     try:
         with warnings.catch_warnings():
             # Cells beyond the last column would be left out with no more than a warning.
@@ -121,7 +126,20 @@ def _csv(content: bytes, wanted: Callable[[str], bool] | None) -> "pd.DataFrame"
         table = _with_longer_rows(content, options)
     except (UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise NoTableError(" ".join(str(error).split())) from None
-    return _with_own_names(table, head, options["sep"])
+    return _with_own_names(table, [names[place] for place in options.get("usecols", range(len(names)))])
+
+
+def _check_width(content: bytes, encoding: str, mark: str, names: Sequence[str]) -> None:
+    """Raises NoTableError for a row with cells beyond the last column: where only some are read, pandas passes over it.
+
+    In such a row a cell may hold the separator without quotes, and then all that stand behind it are of other columns.
+    """
+    try:
+        for row in _rows(io.TextIOWrapper(io.BytesIO(content), encoding, newline=""), mark):
+            if len(row) > len(names) and any(row[len(names) :]):
+                raise NoTableError(f"{TOO_MANY_CELLS}: cells that hold the separator need quotes", names)
+    except UnicodeError as error:
+        raise NoTableError(" ".join(str(error).split())) from None
 
 
 def _check_kind(content: bytes, encoding: str, mark: str) -> None:
@@ -149,11 +167,10 @@ def _check_end(content: bytes, head: str, mark: str) -> None:
         raise NoTableError(f"it is cut off: its last row has {n_cells} of {n_columns} cells and no end of line")
 
 
-def _with_own_names(table: "pd.DataFrame", head: str, mark: str) -> "pd.DataFrame":
+def _with_own_names(table: "pd.DataFrame", names: Sequence[str]) -> "pd.DataFrame":
     """The table with the names in its first line: pandas calls the second of two columns of one name `name.1`."""
     import pandas as pd
 
-    names = [name.strip() for name in next(_rows([head], mark), [])]
     filled = [name for name in names if name]
     if len(names) == len(table.columns) and len(set(filled)) < len(filled):
         known = zip(names, table.columns, strict=True)
@@ -161,7 +178,7 @@ def _with_own_names(table: "pd.DataFrame", head: str, mark: str) -> "pd.DataFram
     return table
 
 
-def _rows(lines: Sequence[str], mark: str) -> Iterator[list[str]]:
+def _rows(lines: Iterable[str], mark: str) -> Iterator[list[str]]:
     """The cells of lines, however long these are. Raises NoTableError for what cannot be taken apart."""
     before = csv.field_size_limit(2**31 - 1)
     try:

@@ -35,7 +35,7 @@ def read_table(
     The file is a CSV with commas, semicolons or tabs, packed by gzip or zip or not, Parquet, or a spreadsheet.
     needed: columns that it must have. known: further ones that it may have. Both get the names given here where they
     are spelt otherwise, see `plain_name`. sheet: of a spreadsheet. only: no other columns are kept of a CSV, such as
-    reports, which may be a gigabyte; cells beyond the last column are then not looked for.
+    reports, which may be a gigabyte.
     A column `line` has each row's line in the file.
     Raises InputError for a file that cannot be read or is no table, for two columns of one name, and for a column that
     is missing.
