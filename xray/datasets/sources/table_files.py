@@ -122,9 +122,10 @@ def _csv(content: bytes, wanted: Callable[[str], bool] | None) -> "pd.DataFrame"
             # Cells beyond the last column would be left out with no more than a warning.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table: pd.DataFrame = pd.read_csv(io.BytesIO(content), index_col=False, **options)
-    except pd.errors.ParserWarning:
+    except (pd.errors.ParserWarning, pd.errors.ParserError):
+        # Of a row with one cell too many pandas warns; with two it gives up, be they empty or not.
         table = _with_longer_rows(content, options)
-    except (UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (UnicodeError, pd.errors.EmptyDataError) as error:
         raise NoTableError(" ".join(str(error).split())) from None
     return _with_own_names(table, [names[place] for place in options.get("usecols", range(len(names)))])
 
@@ -193,8 +194,8 @@ def _with_longer_rows(content: bytes, options: dict[str, Any]) -> "pd.DataFrame"
     """The columns of the header; rows may end in separators, but not in further cells."""
     import pandas as pd
 
-    header = pd.read_csv(io.BytesIO(content), index_col=False, nrows=0, **options).columns
     try:
+        header = pd.read_csv(io.BytesIO(content), index_col=False, nrows=0, **options).columns
         text_of_rows = content.decode(options["encoding"]).splitlines()
         width = max(len(row) for row in _rows(text_of_rows, options["sep"]))
         table: pd.DataFrame = pd.read_csv(
