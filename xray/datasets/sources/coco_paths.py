@@ -2,10 +2,13 @@
 
 import functools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from xray.datasets.sources.splits import split_of, split_of_folder
 from xray.errors import InputError
+
+MOST_PLACES = 5
+"""Places that a message names."""
 
 
 class PathsElsewhere:
@@ -49,9 +52,34 @@ class PathsElsewhere:
                         "path as its file_name, or give a folder with one of them as --data-path"
                     )
                 return files[0]
-            if (_is_absolute(name), start) in self._starts:
+            if (is_absolute(name), start) in self._starts:
                 return None
         return None
+
+    def looked_for(self, name: str, tried: Sequence[str] = ()) -> str:
+        """In words, where a file was looked for that `path_of` has none for, and why one of that name is not meant.
+
+        tried: files that it might have been besides its ends.
+        """
+        ends = [end for _, end in _cuts(name)]
+        places = list(dict.fromkeys([*tried, *ends]))
+        if len(places) > MOST_PLACES:
+            places = [*places[: MOST_PLACES - 1], places[-1]]
+        said = f"looked for {', '.join(places)} below the data path"
+        others = self._files.get(ends[-1], []) if ends else []
+        if not others:
+            return said
+        folder = name.rpartition("/")[0].rpartition("/")[2]
+        split = _split_in(name.rpartition("/")[0]) or self._split
+        if split and all(_split_in(file.rpartition("/")[0]) not in (None, split) for file in others):
+            why = f"that is not of {split}"
+        elif folder in self._folders:
+            why = f"there is a folder {folder}, which lacks it"
+        elif self._names[ends[-1]] > 1:
+            why = "other names end so, too"
+        else:
+            why = "other names show where the data path begins"
+        return f"{said}; {others[0]} is not taken for it, as {why}"
 
     def _meant(self, name: str, end: str) -> list[str]:
         if not (files := self._files.get(end)):
@@ -67,7 +95,7 @@ class PathsElsewhere:
         """What is before the longest end that is a file with its folder; empty where there is none, or several."""
         start, end = next((cut for cut in _cuts(name) if self._meant(name, cut[1])), ("", ""))
         is_one = "/" in end and self._names[end] == 1 and len(self._meant(name, end)) == 1
-        return [(_is_absolute(name), start)] if is_one else []
+        return [(is_absolute(name), start)] if is_one else []
 
 
 def _cuts(name: str) -> list[tuple[str, str]]:
@@ -88,6 +116,6 @@ def _split_in(folder: str) -> str | None:
     return split_of_folder(f"{folder}/")
 
 
-def _is_absolute(name: str) -> bool:
+def is_absolute(name: str) -> bool:
     """Whether a path starts at a root, a drive, or a scheme such as file:."""
-    return name.startswith("/") or name.partition("/")[0].endswith(":")
+    return name.startswith("/") or name.partition("/")[0][-1:] == ":"
