@@ -12,7 +12,7 @@ import numpy as np
 from xray.datasets import source as reasons
 from xray.datasets.sizes import find_sizes, original_sizes
 from xray.datasets.sources.collector import Collector
-from xray.datasets.sources.edges import ENOUGH, HALF, is_much, passing
+from xray.datasets.sources.edges import ENOUGH, is_enlarged, is_much, passing
 from xray.errors import InputError
 from xray.radiographs.attributes import plain_attributes
 from xray.radiographs.names import check_inside
@@ -144,10 +144,12 @@ def check_units(path: Path, boxes: np.ndarray, size: tuple[int, int] | None, uni
             f"{path}: {beyond.sum()} of {len(boxes)} boxes reach beyond {size[0]} x {size[1]}, up to "
             f"{boxes.max():.0f}: it needs {units}"
         )
-    if len(boxes) >= ENOUGH and (boxes[:, 2:].max(axis=0) < np.array(size) * HALF).any():
+    across, down = (boxes[:, 2:].max(axis=0) / np.array(size)).tolist()
+    if len(boxes) >= ENOUGH and is_enlarged((across, down)):
         raise InputError(
             f"{path}: none of {len(boxes)} boxes reaches beyond {boxes[:, 2].max():.0f}, {boxes[:, 3].max():.0f} of "
-            f"{size[0]} x {size[1]}, so they are of smaller pictures: it needs {units}"
+            f"{size[0]} x {size[1]}, so they are of smaller pictures: it needs {units}; if they are right, "
+            f"`convert table --same-size` reads them"
         )
 
 

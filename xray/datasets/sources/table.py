@@ -40,6 +40,7 @@ def read_table(
     kept: Sequence[str] = (),
     blank: Policy = "unknown",
     uncertain: Policy = "unknown",
+    same_size: bool = False,
     table_only: bool = False,
     **chosen: str,
 ) -> Source:
@@ -48,8 +49,8 @@ def read_table(
     table: relative to `data_path` or to the working directory; None finds the one that is there. sheet: of a
     spreadsheet. id, label, box, columns and `chosen` (patient, split, reader, width, height, view, sex, age): see
     `table_columns.Chosen`. units: see `table_boxes.Units`. normal, kept: labels that mean that nothing was found,
-    and that do not, see `NormalNames`. blank: what a blank label means. uncertain: what -1 means. table_only: only for
-    `write_store`.
+    and that do not, see `NormalNames`. blank: what a blank label means. uncertain: what -1 means. same_size: the files
+    have the size at which they were annotated, whatever the boxes look like. table_only: only for `write_store`.
 
     Radiographs without a row are left out, as are those of which a row cannot be used.
 
@@ -77,7 +78,7 @@ def read_table(
     rows.judge(uncertain)
     rows.describe(blank)
     if found.form is not None:
-        rows.enter_boxes(Reading(found.form, unit))
+        rows.enter_boxes(Reading(found.form, unit), same_size)
     return collector.source()
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from xray.datasets import source as reasons
 from xray.datasets.sources.collector import Collector
-from xray.datasets.sources.edges import MAY_BE_SMALLER, said_of_reach
+from xray.datasets.sources.edges import MAY_BE_SMALLER, SAME_SIZE, said_of_reach
 from xray.datasets.sources.named_files import PathEnds
 from xray.datasets.sources.splits import split_meant
 from xray.datasets.sources.table_boxes import (
@@ -240,8 +240,11 @@ class TableRows:
                 )
         return result
 
-    def enter_boxes(self, reading: Reading) -> None:
-        """Enters the boxes, after a look at whether they fit; `describe` comes before."""
+    def enter_boxes(self, reading: Reading, same_size: bool = False) -> None:
+        """Enters the boxes, after a look at whether they fit; `describe` comes before.
+
+        same_size: the user says that the files are as large as when they were annotated.
+        """
         images = self.image_of[self.row_of]
         chosen = (self.codes == POSITIVE).any(axis=1)[self.row_of] & (images >= 0)
         checked = np.flatnonzero(chosen & np.isfinite(self.numbers).all(axis=1))
@@ -261,10 +264,10 @@ class TableRows:
             sizes = np.full((len(images), 2), np.nan)
             sizes[checked] = self._sizes_of(images[checked], is_needed)
             corners = to_pixels(corners, reading.units, sizes)
-        else:
+        elif not same_size:
             advice = (
-                "give --units N if they were drawn on pictures of N x N, or --width and --height, columns of the sizes "
-                "that the pictures had (where the boxes are right, those of the files)"
+                "give --units N if they were drawn on pictures of N x N, --width and --height, columns of the sizes "
+                f"that the pictures had, or {SAME_SIZE}"
             )
             is_said = self.columns.size is not None
             said = said_of_reach(corners[checked], sizes, self.name, advice, is_said)
