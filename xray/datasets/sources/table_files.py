@@ -28,6 +28,8 @@ SUFFIXES = (
 )  # fmt: skip
 """Of files that may be tables; whether they are, their content says."""
 JSON, XML = "JSON", "XML"
+NOT_UTF8 = "it is not UTF-8"
+WINDOWS = "cp1252"
 TOO_MANY_CELLS = "a row has more cells than the header has columns"
 
 MOST_COLUMNS = 10_000
@@ -125,7 +127,9 @@ def _csv(content: bytes, wanted: Callable[[str], bool] | None) -> "pd.DataFrame"
     except (pd.errors.ParserWarning, pd.errors.ParserError):
         # Of a row with one cell too many pandas warns; with two it gives up, be they empty or not.
         table = _with_longer_rows(content, options)
-    except (UnicodeError, pd.errors.EmptyDataError) as error:
+    except UnicodeError:
+        raise _no_text(content, encoding) from None
+    except pd.errors.EmptyDataError as error:
         raise NoTableError(" ".join(str(error).split())) from None
     return _with_own_names(table, [names[place] for place in options.get("usecols", range(len(names)))])
 
@@ -139,8 +143,8 @@ def _check_width(content: bytes, encoding: str, mark: str, names: Sequence[str])
         for row in _rows(io.TextIOWrapper(io.BytesIO(content), encoding, newline=""), mark):
             if len(row) > len(names) and any(row[len(names) :]):
                 raise NoTableError(f"{TOO_MANY_CELLS}: cells that hold the separator need quotes", names)
-    except UnicodeError as error:
-        raise NoTableError(" ".join(str(error).split())) from None
+    except UnicodeError:
+        raise _no_text(content, encoding) from None
 
 
 def _check_kind(content: bytes, encoding: str, mark: str) -> None:
@@ -201,13 +205,41 @@ def _with_longer_rows(content: bytes, options: dict[str, Any]) -> "pd.DataFrame"
         table: pd.DataFrame = pd.read_csv(
             io.BytesIO(content), header=None, names=list(range(width)), skiprows=1, **options
         )
-    except (UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except UnicodeError:
+        raise _no_text(content, options["encoding"]) from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise NoTableError(" ".join(str(error).split())) from None
     if (table[table.columns[len(header) :]].fillna("") != "").any(axis=None):
         raise NoTableError(f"{TOO_MANY_CELLS}: cells that hold the separator need quotes", list(header))
     table = table[table.columns[: len(header)]]
     table.columns = header
     return table
+
+
+def _no_text(content: bytes, encoding: str) -> NoTableError:
+    """What is wrong with bytes that are no text in an encoding: pandas counts from the start of some part of them."""
+    if (line := not_utf8(content)) is not None and encoding != "utf-16":
+        return NoTableError(f"{NOT_UTF8}, see its line {line}")
+    return NoTableError(f"it is damaged: its bytes are no {encoding}")
+
+
+def not_utf8(content: bytes) -> int | None:
+    """The first line that is no UTF-8; None where all are."""
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return content[: error.start].count(b"\n") + 1
+    return None
+
+
+def from_windows(content: bytes) -> bytes | None:
+    """The bytes of a CSV file that a spreadsheet of Windows wrote in its own encoding, in UTF-8; None for any other."""
+    if not is_csv(content) or content.startswith((b"\xff\xfe", b"\xfe\xff", *_BINARY)) or not_utf8(content) is None:
+        return None
+    try:
+        return content.decode(WINDOWS).encode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _unpacked(content: bytes) -> bytes:

@@ -48,6 +48,9 @@ BOX_OF_UNCERTAIN = "box of an uncertain label"
 AT_ODDS = "row of which one column means nothing was found, and another of such a name does not"
 CONTRADICTORY = "row that means nothing was found, beside a finding"
 BLANK_UNKNOWN = "radiographs with blank labels, which count as unknown (--blank negative if they mean no finding)"
+UNSAID = (
+    "radiographs with labels that say nothing, which count as unknown (a line for them in --map makes them findings)"
+)
 BLANK_SPLIT = "radiographs without a split, which train"
 UNCERTAIN_LABELS = "uncertain labels"
 MAY_BE_CORNERS = "boxes that may be two corners"
@@ -159,10 +162,17 @@ class TableRows:
         n, is_used = len(self.names), self.image_of >= 0
         codes = np.zeros((n, len(self.ids)), dtype=np.int8)
         np.maximum.at(codes, self.image_of[is_used], self.codes[is_used].clip(0))
-        if blank == "unknown" and (n_blank := int((codes == BLANK).any(axis=1).sum())):
+        is_blank, is_unsaid = codes == BLANK, np.zeros((n, 1), dtype=bool)
+        if self.labels.unsaid is not None:
+            is_unsaid[self.image_of[is_used & self.labels.unsaid]] = True
+        if n_unsaid := int((is_blank & is_unsaid).any(axis=1).sum()):
+            said = f"{', '.join(self.labels.unsaid_names[:5])}: {n_unsaid} of {n}"
+            self.collector.warnings.append(FileWarning(UNSAID, self.name, said))
+        is_blank &= ~is_unsaid
+        if blank == "unknown" and (n_blank := int(is_blank.any(axis=1).sum())):
             self.collector.warnings.append(FileWarning(BLANK_UNKNOWN, self.name, f"{n_blank} of {n}"))
         if blank != "unknown":
-            codes[codes == BLANK] = NEGATIVE if blank == "negative" else POSITIVE
+            codes[is_blank] = NEGATIVE if blank == "negative" else POSITIVE
         unknown = (codes == BLANK) | (codes == UNCERTAIN)
         is_normal = np.zeros(n, dtype=bool)
         is_normal[self.image_of[is_used & self.labels.normal]] = True
