@@ -80,6 +80,12 @@ def test_predictions_and_damaged_cells_are_no_labels(read, header, lines, messag
         read(*lines, header=header)
 
 
+def test_a_long_cell_takes_no_longer_than_its_words(read):
+    # Numbers that could be taken apart in many ways, in a cell that is none of the known kinds.
+    with pytest.raises(InputError, match="neither labels nor boxes"):
+        read("0," + "1234567 " * 4001, header="image,PredictionString")
+
+
 def test_another_column_may_be_the_labels(read):
     lines = ["0,Mass,Nodule 0.5 1 1 5 5", "1,Edema,none 1 0 0 1 1"]
     source = read(*lines, header="image,finding,PredictionString")

@@ -120,8 +120,8 @@ def _of_coco(path: Path) -> tuple[list[_Row], bytes]:
     rows = []
     for number, entry in enumerate(parts["annotations"]):
         place, image = f"{path.name} annotation {number}", images.get(_key(entry.get("image_id")))
-        where = [image.get(name) for name in ("path", "file_name")] if image else []
-        where = [text for text in where if isinstance(text, str) and text.strip()]
+        texts = [image.get(name) for name in ("path", "file_name")] if image else []
+        where = [text for text in texts if isinstance(text, str) and text.strip()]
         if image is None or not where:
             fault = "no image of the file has" if image is None else "has neither path nor file_name"
             raise InputError(

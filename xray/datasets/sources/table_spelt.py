@@ -23,11 +23,13 @@ PREDICTIONS = ("predictionstring", "predictionstrings", "predictions")
 """Columns that hold such cells and are no labels otherwise."""
 SIDES = ("x1", "y1", "x2", "y2")
 
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?"
-_BOX = re.compile(rf"([^\s|;,\[\]]+)\s+({_NUMBER})((?:\s+{_NUMBER}){{4}})")
-_CELL = re.compile(rf"{_BOX.pattern}(?:\s+{_BOX.pattern})*")
-_SCORED = re.compile(rf"{_NUMBER}(?:\s+{_NUMBER}){{4}}(?:\s+{_NUMBER}(?:\s+{_NUMBER}){{4}})*")
-"""A score, x, y, width and height each, as submissions of RSNA's challenge are."""
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?")
+_LABEL = re.compile(r"[^|;,\[\]{}]+")
+_WORDS, _WORDS_OF_SCORED = 6, 5
+"""Of a box with its label; and without, as submissions of RSNA's challenge are: a score, x, y, width and height."""
+_Box = tuple[str, float, tuple[str, ...]]
+"""Label, score and corners, which are blank where it says that nothing was found."""
+_NO_CORNERS = ("",) * len(SIDES)
 
 
 def unfolded(cells: "pd.DataFrame", name: str, chosen: str = "") -> "tuple[pd.DataFrame, str]":
@@ -44,20 +46,20 @@ def unfolded(cells: "pd.DataFrame", name: str, chosen: str = "") -> "tuple[pd.Da
         return cells, ""
     texts, code_of = factorize(cells[column])
     filled = [text for text in texts if not is_missing(text) and not is_unsaid(text)]
-    spelt = {text: _CELL.fullmatch(text) is not None for text in filled}
-    if filled and all(_SCORED.fullmatch(text) for text in filled):
+    spelt = {text: boxes for text in filled if (boxes := _boxes(text))}
+    if filled and not spelt and all(map(_is_scored, filled)):
         raise InputError(_of_predictions(name, column, "boxes with scores, and no labels"))
-    if 2 * sum(spelt.values()) <= len(filled):
+    if 2 * len(spelt) <= len(filled):
         return cells, ""
-    if other := next((text for text in filled if not spelt[text]), ""):
+    if other := next((text for text in filled if text not in spelt), ""):
         raise InputError(
-            f"{name}: {column} holds labels with boxes, such as {filled[0][:60]!r}, and {other[:60]!r}: correct it, or "
-            "name another column with --label"
+            f"{name}: {column} holds labels with boxes, such as {next(iter(spelt))[:60]!r}, and {other[:60]!r}: correct "
+            "it, or name another column with --label"
         )
-    boxes = [_boxes(text) if spelt.get(text) else [(text, 1.0, ("",) * 4)] for text in texts]
-    boxes.append([("", 1.0, ("",) * 4)])
-    if scored := next((score for of_cell in boxes for _, score, _ in of_cell if score != 1), None):
-        raise InputError(_of_predictions(name, column, f"boxes with scores, such as {scored:g}"))
+    boxes: list[list[_Box]] = [spelt.get(text) or [(text, 1.0, _NO_CORNERS)] for text in texts]
+    scores = (score for of_cell in boxes for _, score, _ in of_cell)
+    if (other_score := next((score for score in scores if score != 1), None)) is not None:
+        raise InputError(_of_predictions(name, column, f"boxes with scores, such as {other_score:g}"))
     counts = np.array([len(of_cell) for of_cell in boxes])[code_of]
     table = cells.loc[np.repeat(np.arange(len(cells)), counts)].reset_index(drop=True)
     rows = [box for code in code_of.tolist() for box in boxes[code]]
@@ -72,14 +74,23 @@ def box_columns(column: str) -> tuple[str, ...]:
     return tuple(f"{column}:{side}" for side in SIDES)
 
 
-def _boxes(text: str) -> list[tuple[str, float, tuple[str, ...]]]:
-    """Label, score and corners of each box of a cell; no corners where it says that nothing was found."""
+def _boxes(text: str) -> list[_Box] | None:
+    """The boxes of a cell; None for one that does not consist of them."""
+    words = text.split()
+    parts = [words[start : start + _WORDS] for start in range(0, len(words), _WORDS)]
     boxes = []
-    for label, score, numbers in _BOX.findall(text):
-        corners = tuple(numbers.split())
+    for part in parts:
+        if len(part) < _WORDS or not _LABEL.fullmatch(part[0]) or not all(map(_NUMBER.fullmatch, part[1:])):
+            return None
+        corners = tuple(part[2:])
         is_none = tuple(map(float, corners)) == NO_FINDING_BOX
-        boxes.append((NO_FINDING_NAME, float(score), ("",) * 4) if is_none else (label, float(score), corners))
-    return boxes
+        boxes.append((NO_FINDING_NAME if is_none else part[0], float(part[1]), _NO_CORNERS if is_none else corners))
+    return boxes or None
+
+
+def _is_scored(text: str) -> bool:
+    words = text.split()
+    return bool(words) and len(words) % _WORDS_OF_SCORED == 0 and all(map(_NUMBER.fullmatch, words))
 
 
 def _of_predictions(name: str, column: str, what: str) -> str:
