@@ -52,9 +52,10 @@ def unfolded(cells: "pd.DataFrame", name: str, chosen: str = "") -> "tuple[pd.Da
     if 2 * len(spelt) <= len(filled):
         return cells, ""
     if other := next((text for text in filled if text not in spelt), ""):
+        example = next(iter(spelt))[:60]
         raise InputError(
-            f"{name}: {column} holds labels with boxes, such as {next(iter(spelt))[:60]!r}, and {other[:60]!r}: correct "
-            "it, or name another column with --label"
+            f"{name}: {column} holds labels with boxes, such as {example!r}, and {other[:60]!r}: correct it, or name "
+            "another column with --label"
         )
     boxes: list[list[_Box]] = [spelt.get(text) or [(text, 1.0, _NO_CORNERS)] for text in texts]
     scores = (score for of_cell in boxes for _, score, _ in of_cell)
