@@ -93,6 +93,16 @@ def summary(texts: Sequence[str]) -> str:
     return ", ".join(f"{count} x {text}" for text, count in Counter(texts).most_common(3))
 
 
+def reasons_in_words(dropped: Sequence[Dropped]) -> str:
+    """The three most frequent reasons with their counts and an example of the first; empty for none."""
+    if not dropped:
+        return ""
+    reasons_of = [drop.reason for drop in dropped]
+    ((most, _),) = Counter(reasons_of).most_common(1)
+    example = dropped[reasons_of.index(most)]
+    return f"{summary(reasons_of)}, such as {example.where} {example.detail}".rstrip()
+
+
 def patients_of(images: Sequence[SourceImage]) -> list[str | int]:
     """The patient of each image; one without a known patient is a patient of its own."""
     return [image.patient if image.patient is not None else number for number, image in enumerate(images)]

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from xray import __version__
 from xray.datasets import source as reasons
-from xray.datasets.annotation import annotate, left_out, missing, patients_of, summary
+from xray.datasets.annotation import annotate, left_out, missing, patients_of, reasons_in_words
 from xray.datasets.conversion_account import OTHER_SIZE, account, describe, hide_folders, write_json
 from xray.datasets.folds import check_folds
 from xray.datasets.journal import Journal
@@ -61,7 +61,7 @@ def write_store(
     """
     save_path = Path(save_path)
     if not source.images:
-        listed = summary([drop.reason for drop in source.dropped]) or "it lists none"
+        listed = reasons_in_words(source.dropped) or "it lists none"
         raise InputError(f"no radiograph of the source can be used ({listed}): check --data-path")
     train = [image for image in source.images if image.split == reasons.TRAIN]
     if train:

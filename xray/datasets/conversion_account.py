@@ -29,6 +29,10 @@ def print_account(conversion: dict[str, Any], save_path: Path) -> None:
     dropped = conversion["dropped"]["counts"]
     lost = (reasons.LOST_ANNOTATION, reasons.NO_BOX_LEFT, reasons.NORMAL_WITH_FINDINGS)
     n_lost = sum(dropped.get(reason, 0) for reason in lost)
+    if n_missing := dropped.get(reasons.MISSING_FILE, 0):
+        first = next(row for row in conversion["dropped"]["rows"] if row["reason"] == reasons.MISSING_FILE)
+        where = f"{first['where']}: {detail}" if (detail := first.get("detail")) else first["where"]
+        print(f"missing, the first of {n_missing}: {where}" if n_missing > 1 else f"missing: {where}")
     if dropped:
         print(f"each with its reason in {save_path / CONVERSION}")
     if n_lost:

@@ -5,7 +5,7 @@ import pytest
 from set_cases import boxes_of, reasons_of, summary, table
 
 from xray.datasets import source as reasons
-from xray.datasets.sources.candid import SEVERAL_PATIENTS, read_candid
+from xray.datasets.sources.candid import SEVERAL_PATIENTS, STUDY_FOR_PATIENT, read_candid
 from xray.datasets.sources.siim_tables import CONTRADICTORY
 from xray.errors import InputError
 from xray.phantoms.dicom import dicom_of, sample_storage
@@ -144,3 +144,28 @@ def test_a_study_is_a_patient_where_no_file_name_tells_him(root):
     source = read_candid(root, n_workers=0)
     patients = {image.source_id: image.patient for image in source.images}
     assert [patients[uid] for uid in UIDS[:4]] == ["1.2.3.4", "1.2.3.4", "1.2.3.5", None]
+
+
+def test_tables_of_two_editions_do_not_change_a_patient(root):
+    rows = [(UIDS[number], "-1", f"P000{number}_1.dcm") for number in range(4)]
+    table(root / "Pneumothorax_reports.csv", "SOPInstanceUID,EncodedPixels,filename", rows)
+    # The other table has the study where this one has the file: of images 0 and 4 the same.
+    rows = [(UIDS[0], text(TUBE), "1.9.1"), (UIDS[4], text(TUBE), "1.9.1"), (UIDS[5], text(TUBE), "1.9.5")]
+    table(root / "chest_tube.csv", "anon_SOPUID,mask_rle,StudyInstanceUID", rows)
+    (root / "acute_rib_fracture.csv").unlink()
+    source = read_candid(root, n_workers=0)
+    of = {image.source_id: image.patient for image in source.images}
+    expected = {UIDS[number]: f"P000{number}" for number in range(4)} | {UIDS[4]: "P0000", UIDS[5]: "1.9.5"}
+    assert of == expected
+    said = [warning for warning in source.warnings if warning.kind == STUDY_FOR_PATIENT]
+    assert [(warning.where, warning.detail) for warning in said] == [(f"dataset/{UIDS[5]}", "chest_tube.csv line 4")]
+
+
+def test_two_tables_that_disagree_on_the_patient_cost_the_radiograph(root):
+    rows = [(UIDS[number], "-1", f"P000{number}_1.dcm") for number in range(3)]
+    table(root / "Pneumothorax_reports.csv", "SOPInstanceUID,EncodedPixels,filename", rows)
+    table(root / "chest_tube.csv", "anon_SOPUID,mask_rle,filename", [(UIDS[1], text(TUBE), "P0009_1.dcm")])
+    source = read_candid(root, n_workers=0)
+    assert f"dataset/{UIDS[1]}" not in summary(source)
+    (dropped,) = (drop for drop in source.dropped if drop.reason == SEVERAL_PATIENTS)
+    assert (dropped.where, dropped.detail) == ("chest_tube.csv line 2", "P0001 and P0009")

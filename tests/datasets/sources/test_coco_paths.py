@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from source_cases import write_picture
 
 from xray.datasets import source as reasons
+from xray.datasets.conversion_account import print_account
+from xray.datasets.sources import convert
 from xray.datasets.sources.coco import read_coco
 from xray.datasets.sources.coco_images import FOUND_BY_END, OUTSIDE_FOLDER
 from xray.datasets.sources.coco_paths import PathsElsewhere
@@ -61,8 +63,18 @@ def test_a_file_is_not_taken_for_another(root):
     source = read_coco(root)
     assert [image.file_name for image in source.images] == ["images/2.png", "p2/frontal.png"][::-1]
     assert [(drop.where, drop.reason, drop.detail) for drop in source.dropped] == [
-        ("annotations.json image 0", OUTSIDE_FOLDER, "'/x/p1/frontal.png'"),
-        ("3.png", reasons.MISSING_FILE, ""),
+        (
+            "/x/p1/frontal.png",
+            reasons.MISSING_FILE,
+            "looked for x/p1/frontal.png, p1/frontal.png, frontal.png below the data path; p2/frontal.png is not taken "
+            "for it, as other names end so, too",
+        ),
+        (
+            "3.png",
+            reasons.MISSING_FILE,
+            "looked for 3.png, images/3.png, images/annotations/3.png below the data path; images/old/3.png is not "
+            "taken for it, as other names show where the data path begins",
+        ),
     ]
 
 
@@ -75,7 +87,8 @@ def test_the_file_of_another_folder_is_not_meant_where_others_show_the_start(roo
     write(root, "annotations.json", [f"{start}{patient}/study1/{view}.png" for patient, view in seen])
     source = read_coco(root)
     assert [image.file_name for image in source.images] == ["p1/study1/frontal.png"]
-    assert [drop.reason for drop in source.dropped] == [OUTSIDE_FOLDER if start else reasons.MISSING_FILE]
+    assert [drop.reason for drop in source.dropped] == [reasons.MISSING_FILE]
+    assert "p5/study1/lateral.png is not taken for it" in source.dropped[0].detail
     # Nor does a name that could be one of several then stop all.
     write_picture(root / "p6" / "study1" / "lateral.png", offset=9)
     assert [image.file_name for image in read_coco(root).images] == ["p1/study1/frontal.png"]
@@ -123,6 +136,27 @@ def test_a_file_elsewhere_is_not_meant_where_its_folder_is_there_without_it(tmp_
     write_picture(tmp_path / "pictures" / "setA" / "old" / "1.png", offset=3)
     write(tmp_path, "annotations.json", ["setA/1.png"])
     assert [image.file_name for image in read_coco(tmp_path).images] == ["pictures/setA/old/1.png"]
+
+
+@pytest.mark.parametrize("start", ["/data/", "D:\\", "file:///x/"])
+def test_a_missing_file_of_another_machine_is_told_as_missing(tmp_path, start, capsys):
+    for number in range(4):
+        write_picture(tmp_path / f"images/{number}.png", offset=number)
+    write_picture(tmp_path / "other/9.png", offset=5)
+    write(tmp_path, "annotations.json", [f"{start}images/{number}.png" for number in (0, 1, 2, 3, 9)])
+    source = read_coco(tmp_path)
+    (drop,) = source.dropped
+    assert drop.reason == reasons.MISSING_FILE
+    assert drop.where.endswith("images/9.png")
+    assert "images/9.png, 9.png below the data path; other/9.png is not taken for it" in drop.detail
+    assert drop.detail.endswith("as there is a folder images, which lacks it")
+    convert("coco", tmp_path, tmp_path / "out", image_size=32, n_folds=2, n_workers=0)
+    print_account(json.loads((tmp_path / "out/conversion.json").read_text()), tmp_path / "out")
+    assert f"missing: {drop.where}: looked for" in capsys.readouterr().out
+    # Where all are missing, the error names one of them.
+    write(tmp_path, "annotations.json", [f"{start}pictures/7.png"])
+    with pytest.raises(InputError, match=r"1 x missing file, such as .*pictures/7\.png looked for .* 7\.png below"):
+        convert("coco", tmp_path, tmp_path / "none", image_size=32, n_workers=0)
 
 
 def test_paths_from_the_folder_of_the_file(root):

@@ -174,6 +174,37 @@ def test_pictures_made_larger_since_where_no_file_says_their_size(tmp_path):
     assert not [one for one in read_table(tmp_path).warnings if one.kind == MAY_BE_SMALLER]
 
 
+def test_boxes_of_one_corner_are_read_where_they_are_right(tmp_path):
+    pictures(tmp_path, 24, 120, 80)
+    write_coco(tmp_path, nodules(*FAR_APART))
+    without_sizes(tmp_path)
+    in_table(tmp_path, FAR_APART)
+    (tmp_path / "t.csv").rename(tmp_path / "boxes.csv")
+    for read in (read_coco, read_tree, lambda path, **flags: read_table(path, table="boxes.csv", **flags)):
+        with pytest.raises(InputError, match=r"(say|or) --same-size if they"):
+            read(tmp_path)
+        source = read(tmp_path, same_size=True)
+        assert (len(source.boxes), source.warnings) == (24, [])
+    # It says nothing of boxes that pass an edge.
+    pictures(tmp_path, 24, 40, 26)
+    with pytest.raises(InputError, match="pass the edges"):
+        read_coco(tmp_path, same_size=True)
+
+
+@pytest.mark.parametrize("down", [0.3, 0.5])
+def test_boxes_of_a_corner_that_no_smaller_picture_has_are_read(tmp_path, down):
+    # Pictures that were made larger shrink what lies in them across and down by the same factor, or nearly.
+    pictures(tmp_path, 24, 120, 80)
+    boxes = [(1, 1, 20 + n * 39 / 23, 8 + n * (80 * down - 8.5) / 23) for n in range(24)]
+    write_coco(tmp_path, nodules(*boxes))
+    without_sizes(tmp_path)
+    if down == 0.3:
+        assert MAY_BE_SMALLER in {warning.kind for warning in read_coco(tmp_path).warnings}
+    else:
+        with pytest.raises(InputError, match="the boxes seem to be of smaller pictures"):
+            read_coco(tmp_path)
+
+
 def test_a_doubt_about_sizes_is_said(tmp_path):
     pictures(tmp_path, 24, 84, 56)
     write_coco(tmp_path, nodules(*FAR_APART))

@@ -141,6 +141,19 @@ def test_a_study_of_several_classes_or_none_is_unknown(write, studies, where):
     assert where in why(source)
 
 
+def test_sizes_that_somebody_has_added_to_the_table_are_those_of_the_originals(write):
+    images = [f"{row},{width},80" for row, width in zip(IMAGES, (120, 121, 122, 123), strict=True)]
+    root = write(images, suffix="png", header="id,boxes,label,StudyInstanceUID,width,height")
+    source = read_fisabio(root)
+    sizes = {image.source_id: (image.width, image.height) for image in source.images}
+    assert sizes == {"000a": (120, 80), "000b": (121, 80), "000c": (122, 80), "000d": (123, 80)}
+    # Where another table says something else, none is known.
+    (root / "meta.csv").write_text("image_id,dim0,dim1\n000a,80,60\n")
+    source = read_fisabio(root)
+    assert sorted(image.source_id for image in source.images) == ["000b", "000c", "000d"]
+    assert ("train/5776/series/000a.png", SIZE_UNKNOWN) in why(source)
+
+
 def test_pictures_need_the_sizes_of_the_originals(write):
     root = write(suffix="png")
     with pytest.raises(InputError, match=f"no radiograph of .* can be used: 4 x {SIZE_UNKNOWN}"):

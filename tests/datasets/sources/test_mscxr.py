@@ -1,5 +1,7 @@
 """MS-CXR: boxes beside MIMIC-CXR's files; findings without a box are unknown, the column split is not believed."""
 
+import json
+
 import numpy as np
 import pytest
 from set_cases import boxes_of, picture, reasons_of, summary, table
@@ -96,3 +98,79 @@ def test_a_size_that_no_radiograph_has(root, side):
     source = read_mscxr(root)
     assert reasons_of(source)[NO_SIZE] == ["MS_CXR_Local_Alignment_v1.1.0.csv line 2"]
     assert list(summary(source)) == [SECOND]
+
+
+def coco(rows=ROWS):
+    """The COCO file of PhysioNet from which the table was made: path and label_text are keys of its own."""
+    paths = list(dict.fromkeys(row[3] for row in rows))
+    sizes = {row[3]: row[8:10] for row in rows}
+    images = [
+        {"id": number, "file_name": path.rpartition("/")[2], "path": path, "width": sizes[path][0],
+         "height": sizes[path][1], "num_annotations": 1}
+        for number, path in enumerate(paths)
+    ]  # fmt: skip
+    annotations = [
+        {"id": number, "image_id": paths.index(row[3]), "category_id": CATEGORIES.index(row[1]) + 1,
+         "bbox": list(row[4:8]), "label_text": row[2], "split": row[10]}
+        for number, row in enumerate(rows)
+    ]  # fmt: skip
+    categories = [{"id": number, "name": name} for number, name in enumerate(CATEGORIES, 1)]
+    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
+
+
+def write_coco(root, content):
+    (root / "MS_CXR_Local_Alignment_v1.1.0.csv").unlink(missing_ok=True)
+    (root / "MS_CXR_Local_Alignment_v1.1.0.json").write_text(json.dumps(content))
+
+
+def test_the_coco_file_says_what_the_table_says(root):
+    by_table = read_mscxr(root)
+    write_coco(root, coco())
+    by_coco = read_mscxr(root)
+    assert boxes_of(by_coco) == boxes_of(by_table)
+    assert summary(by_coco) == summary(by_table)
+    assert [image.extra for image in by_coco.images] == [image.extra for image in by_table.images]
+    assert [(image.width, image.height) for image in by_coco.images] == [(400, 300), (40, 30)]
+    assert by_coco.places[0] == "MS_CXR_Local_Alignment_v1.1.0.json annotation 0"
+
+
+def test_an_image_of_the_coco_file_may_have_its_path_in_file_name_alone(root):
+    content = coco()
+    for image in content["images"]:
+        image["file_name"] = image.pop("path")
+    write_coco(root, content)
+    assert summary(read_mscxr(root))[FIRST][1] == "p10000032"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"bbox": [1, 2, 3]}, reasons.NOT_A_NUMBER),
+        ({"bbox": None}, reasons.NOT_A_NUMBER),
+        ({"category_id": 99}, reasons.UNKNOWN_CLASS),
+        ({"category_id": None}, reasons.UNKNOWN_CLASS),
+    ],
+)
+def test_a_faulty_annotation_costs_its_radiograph(root, change, reason):
+    content = coco()
+    content["annotations"][0] |= change
+    write_coco(root, content)
+    source = read_mscxr(root)
+    assert [image.file_name for image in source.images] == [SECOND]
+    assert reasons_of(source)[reason] == ["MS_CXR_Local_Alignment_v1.1.0.json annotation 0"]
+
+
+def test_a_coco_file_whose_boxes_may_be_anybodys_is_refused(root):
+    content = coco()
+    content["annotations"][1]["image_id"] = 7
+    write_coco(root, content)
+    with pytest.raises(InputError, match=r"annotation 1: its image_id is 7, which no image of the file has"):
+        read_mscxr(root)
+    content = coco()
+    content["images"][1]["id"] = 0
+    write_coco(root, content)
+    with pytest.raises(InputError, match="gives the id 0 to two images"):
+        read_mscxr(root)
+    write_coco(root, {"images": [], "annotations": {}})
+    with pytest.raises(InputError, match="has no list of annotations: it is no COCO file of MS-CXR"):
+        read_mscxr(root)

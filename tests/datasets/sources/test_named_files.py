@@ -2,7 +2,7 @@
 
 import pytest
 
-from xray.datasets.sources.named_files import NamedFiles, Resolved, resolve_ids, without_copies
+from xray.datasets.sources.named_files import NamedFiles, PathEnds, Resolved, resolve_ids, without_copies
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,30 @@ def test_copies(tmp_path):
     assert [(drop.where, drop.reason, drop.detail) for drop in dropped] == [
         ("y/a.png", "second copy of a file", "the same as x/a.png")
     ]
+
+
+def test_paths_that_end_as_files_in_further_folders_do():
+    texts = ["../../data/chexpert/train/p1/s1/frontal.jpg", "../../data/chexpert/train/p2/s1/frontal.jpg"]
+    files = NamedFiles(["images/train/p1/s1/frontal.png", "images/train/p2/s2/frontal.png", "images/x.png"])
+    ends = PathEnds(files, texts)
+    # Whatever the suffix; s1 of p2 is not there, and s2 is another study.
+    assert [ends.meant_by(text) for text in texts] == [["images/train/p1/s1/frontal.png"], []]
+    # Of two that end so nobody knows which is meant, and a folder of another split is none.
+    files = NamedFiles(["a/p1/s1/1.png", "b/p1/s1/1.png", "test/p3/1.png"])
+    texts = ["/data/p1/s1/1.png", "/data/train/p3/1.png"]
+    ends = PathEnds(files, texts)
+    assert [ends.meant_by(text) for text in texts] == [["a/p1/s1/1.png", "b/p1/s1/1.png"], []]
+    # What two names end with says nothing of either.
+    texts = ["/data/setA/p1/1.png", "/data/setB/p1/1.png"]
+    ends = PathEnds(NamedFiles(["x/p1/1.png"]), texts)
+    assert [ends.meant_by(text) for text in texts] == [[], []]
+
+
+def test_as_many_files_of_one_name_as_patients_take_no_square_of_the_time():
+    n = 3000
+    files = NamedFiles([f"set/p{number}/study1/view1_frontal.jpg" for number in range(n)])
+    texts = [f"/data/train/p{number}/study1/view1_frontal.jpg" for number in range(2 * n)]
+    found = PathEnds(files, texts)
+    looked_at = found._elsewhere._found
+    assert sum(len(found.meant_by(text)) for text in texts) == n
+    assert len(looked_at) < 4 * n  # each end once, and not each file for each name

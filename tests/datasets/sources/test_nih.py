@@ -168,6 +168,11 @@ def test_headers_that_other_programs_have_written(write):
         "00000001_000.png,Effusion,1,2,3,4,,,\n"
     )
     assert told(read_nih(root))["00000001_000"]["boxes"] == [("Effusion", 1, 2, 4, 6)]
+    for names in ("Bbox x,Bbox y,Bbox w,Bbox h", "bbox_x,bbox_y,bbox_width,bbox_height"):
+        (root / "BBox_List_2017.csv").write_text(
+            f"Image Index,Finding Label,{names}\n00000001_000.png,Effusion,1,2,3,4\n"
+        )
+        assert told(read_nih(root))["00000001_000"]["boxes"] == [("Effusion", 1, 2, 4, 6)]
     (root / "BBox_List_2017.csv").write_text("Image Index,Finding Label,x1,y1,x2,y2\n00000001_000.png,Mass,1,2,3,4\n")
     with pytest.raises(InputError, match=r"has the columns x1, y1, x2, y2 after Finding Label: it needs Bbox"):
         read_nih(root)

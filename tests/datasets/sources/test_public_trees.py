@@ -7,6 +7,7 @@ import pytest
 
 from xray.datasets.sources import convert
 from xray.datasets.store import open_store
+from xray.phantoms.layout import layout_of
 from xray.phantoms.layouts.chest_labels import CHEXPERT_NAMES, PADCHEST_NAMES, names_in
 from xray.phantoms.layouts.drawn_masks import NOT_DRAWN
 from xray.phantoms.layouts.grounded import MSCXR_NAMES
@@ -19,6 +20,7 @@ NAMES = {
     "padchestgr": PADCHEST_NAMES,
     "mscxr": MSCXR_NAMES,
     "chexpert": CHEXPERT_NAMES,
+    "chexpertplus": CHEXPERT_NAMES,
     "mimic": CHEXPERT_NAMES,
     "padchest": PADCHEST_NAMES,
 }
@@ -33,7 +35,9 @@ def converted(layout_tree, tmp_path_factory):
     def of(kind):
         if kind not in done:
             tree = layout_tree(kind)
-            conversion = convert(kind, tree, folder / kind, image_size=64, n_folds=2, n_workers=0)
+            conversion = convert(
+                layout_of(kind).source or kind, tree, folder / kind, image_size=64, n_folds=2, n_workers=0
+            )
             records = [json.loads(line) for line in (tree / "phantoms.jsonl").read_text().splitlines()]
             done[kind] = {record["file_name"]: record for record in records}, open_store(folder / kind), conversion
         return done[kind]

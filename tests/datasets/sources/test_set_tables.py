@@ -67,6 +67,7 @@ def test_tables_in_other_units_are_refused(tmp_path, boxes, message):
         [[-5, 10, 1015, 812]],  # drawn over the edge
         [[10, 10, 1500, 90]],  # one damaged row is not the whole table
         [[10, 10, 100, 120]] * 19,  # so few may all lie in one corner
+        [[10, 10, 900, 120]] * 40,  # all of one finding may lie in the upper half
     ],
 )
 def test_tables_in_the_right_units_pass(tmp_path, boxes):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 
+from xray.datasets.sources.table_files import NOT_UTF8
 from xray.datasets.sources.tables import read_table, separator
 from xray.errors import InputError
 
@@ -91,7 +92,9 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match=r"none\.csv cannot be read \(No such file"):
         read_table(tmp_path / "none.csv")
     (tmp_path / "bytes.csv").write_bytes(b"a,b\n\xff\xfe,1\n")
-    with pytest.raises(InputError, match=r"bytes\.csv is not a CSV table"):
+    with pytest.raises(
+        InputError, match=r"bytes\.csv is not a CSV table \(it is not UTF-8, see its line 2\): save it as"
+    ):
         read_table(tmp_path / "bytes.csv")
 
 
@@ -117,3 +120,34 @@ def test_what_stands_between_columns(tmp_path, mark):
     }
     assert separator("a,b;c\td") == ","
     assert separator("a") == ","
+
+
+@pytest.mark.parametrize("only", [False, True])
+def test_cells_and_columns_too_many_are_seen_whichever_columns_are_read(tmp_path, only):
+    def read(text):
+        return read_table(write(tmp_path, text), ["a", "b"], only=only)[0].drop(columns="line")
+
+    # Quoted cells may hold anything, and separators at a row's end are nothing.
+    good = 'a,report,b\n1,"x, ""y""\n\nz",2\n3,,4,,\n'
+    assert read(good)[["a", "b"]].to_dict("list") == {"a": ["1", "3"], "b": ["2", "4"]}
+    with pytest.raises(InputError, match="a row has more cells than the header has columns"):
+        read(f"{good}5,one, two,6\n")
+    for header in ("a,report,b,a", "a,report,b,report"):
+        with pytest.raises(InputError, match="has two columns of one name"):
+            read(f"{header}\n1,x,2,3\n")
+
+
+@pytest.mark.parametrize("only", [False, True])
+def test_the_encoding_of_windows_is_read_where_it_is_allowed(tmp_path, only):
+    text = "id,temperature\n1,37\nSørensen,38.5 °C\n"
+    path = write(tmp_path, text, "cp1252")
+    with pytest.raises(InputError, match="it is not UTF-8, see its line 3"):
+        read_table(path, ["id"], only=only)
+    table, content = read_table(path, ["id"], only=only, old=True)
+    assert content == path.read_bytes()
+    assert (table["id"].tolist(), table.attrs) == (["1", "Sørensen"], {NOT_UTF8: 3})
+    assert read_table(write(tmp_path, text), ["id"], old=True)[0].attrs == {}
+    # A byte that this encoding has not.
+    path.write_bytes(b"id\n\x81\n")
+    with pytest.raises(InputError, match="it is not UTF-8, see its line 2"):
+        read_table(path, ["id"], old=True)

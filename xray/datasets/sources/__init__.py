@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xray.datasets.source import Source
 
+_NUMBERED = re.compile(r"(?:(?:class|category|label|cls|cat|id|target|finding)?[ _-]*)?\d+", re.IGNORECASE)
+"""Names that are numbers: 0, class_3, "Label 7"."""
 NUMBERS = "categories that are called by numbers: --map FILE.yaml gives them names (0: normal, 1: Nodule)"
 
 PUBLIC: dict[str, str] = {
@@ -98,5 +101,5 @@ def _name_numbers(source: "Source") -> None:
     from xray.radiographs.file_warnings import FileWarning
 
     names = [category["name"] for category in source.categories]
-    if names and all(name.strip().isdecimal() for name in names):
+    if names and all(_NUMBERED.fullmatch(name.strip()) for name in names):
         source.warnings.append(FileWarning(NUMBERS, source.layout, ", ".join(names[:10])))

@@ -11,12 +11,15 @@ from the end of the run before (two public programs for the set do so); others a
 Of the other two tables, a radiograph without a row has no such thing: all radiographs were read for all three (Feng et
 al., Radiology: Artificial Intelligence 3(6), 2021). A table that is missing is no category.
 
-The patient is what stands in front of `_` in `filename`; in an edition of the table that has StudyInstanceUID in place
-of it, each study is one. The published splits have patients in several parts and are
-not used: all radiographs are for training, in folds that keep patients together.
+The patient is what stands in front of `_` in `filename`, in whichever table; in an edition of the tables that has
+StudyInstanceUID in place of it, each study is one. Where tables of both editions lie together, the patient counts, also
+for the other radiographs of a study; radiographs of which only a study is known then are named. The published splits
+have patients in several parts and are not used: all radiographs are for training, in folds that keep patients together.
 """
 
 import dataclasses
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from xray.datasets import source as reasons
@@ -28,6 +31,7 @@ from xray.datasets.sources.run_account import RunOutcome, check_dialect, judge_r
 from xray.datasets.sources.set_tables import check_ids, need_table, one_table
 from xray.datasets.sources.siim_tables import CONTRADICTORY
 from xray.datasets.sources.tables import read_table
+from xray.radiographs.file_warnings import FileWarning
 from xray.structures import rle
 from xray.structures.values import is_missing
 
@@ -40,6 +44,11 @@ OTHERS = {
 """Category → names that its table may have."""
 
 SEVERAL_PATIENTS = "radiograph of several patients"
+STUDY_FOR_PATIENT = "radiographs of which only the study is known, taken for a patient, while others have their patient"
+WHOSE = ("filename", "StudyInstanceUID")
+"""Columns that tell whose a radiograph is, the surer one first: the patient, and the study."""
+People = dict[str, dict[str, str]]
+"""File → what a column of WHOSE calls its patient or study → where it first says so."""
 
 
 @dataclasses.dataclass
@@ -70,10 +79,12 @@ def read_candid(
     paths = {PNEUMOTHORAX: need_table(root, REPORTS, "CANDID-PTX")}
     paths |= {name: path for name, names in OTHERS.items() if (path := one_table(root, *names)) is not None}
     collector = Collector("candid", root, paths)
-    cells = {
-        name: _read_cells(collector, path, *(("SOPInstanceUID", "EncodedPixels") if name == PNEUMOTHORAX else ()))
-        for name, path in paths.items()
-    }
+    people: dict[str, People] = {column: defaultdict(dict) for column in WHOSE}
+    cells = {}
+    for name, path in paths.items():
+        columns = ("SOPInstanceUID", "EncodedPixels") if name == PNEUMOTHORAX else ("anon_SOPUID", "mask_rle")
+        cells[name] = _read_cells(collector, path, *columns, people)
+    _name_patients(collector, *(people[column] for column in WHOSE))
     known = {name for of_table in cells.values() for name in of_table}
     for name in sorted(known):
         # Nobody reported on a radiograph that is in another table alone.
@@ -105,30 +116,26 @@ def read_candid(
 
 
 def _read_cells(
-    collector: Collector, path: Path, id_column: str = "anon_SOPUID", cell_column: str = "mask_rle"
+    collector: Collector, path: Path, id_column: str, cell_column: str, people: Mapping[str, People]
 ) -> dict[str, _Cells]:
-    """File → what a table says of it; the patients that it names are told the collector."""
-    table, content = read_table(path, (id_column, cell_column), ("filename", "StudyInstanceUID"))
+    """File → what a table says of it. people: for each of WHOSE, what is known so far; it is added to."""
+    table, content = read_table(path, (id_column, cell_column), WHOSE)
     collector.read(content)
     check_ids(path, table, id_column, (not is_missing(t) and not rle.is_empty(t) for t in table[cell_column]))
-    column = next((name for name in ("filename", "StudyInstanceUID") if name in table.columns), None)
-    names = table[column].tolist() if column else [""] * len(table)
+    names = (table[column].tolist() if column in table.columns else [""] * len(table) for column in WHOSE)
     cells: dict[str, _Cells] = {}
     seen: set[tuple[str, str]] = set()
-    patients: dict[str, str] = {}
-    columns = (table[id_column].tolist(), table[cell_column].tolist(), names, table["line"].tolist())
-    for uid, text, file_name, line in zip(*columns, strict=True):
+    columns = (table[id_column].tolist(), table[cell_column].tolist(), *names, table["line"].tolist())
+    for uid, text, file_name, study, line in zip(*columns, strict=True):
         place = f"{path.name} line {line}"
         if not uid:
             continue
         name = collector.file_of(uid, place)
         if name is None:
             continue
-        patient = file_name.partition("_")[0]
-        if patient:
-            collector.describe(name, patient=patient)
-            if patients.setdefault(name, patient) != patient:
-                collector.lose(name, place, SEVERAL_PATIENTS, f"{patients[name]} and {patient}")
+        for column, said in zip(WHOSE, (file_name.partition("_")[0], study), strict=True):
+            if not is_missing(said):
+                people[column][name].setdefault(said, place)
         value = "" if is_missing(text) else "-1" if rle.is_empty(text) else text
         if (name, value) in seen:
             collector.leave_out(place, reasons.DUPLICATE)
@@ -138,6 +145,28 @@ def _read_cells(
         of_image.is_negative |= value == "-1"
         of_image.runs |= {} if value in ("", "-1") else {value: None}
     return cells
+
+
+def _name_patients(collector: Collector, patients: People, studies: People) -> None:
+    """Tells the collector the patients; loses radiographs that have several, or several studies and no patient."""
+    of_study: dict[str, set[str]] = defaultdict(set)
+    for name, of_image in studies.items():
+        if len(of_image) == 1:
+            of_study[next(iter(of_image))].update(patients.get(name, {}))
+    for name in sorted({*patients, *studies}):
+        said = patients.get(name) or studies[name]
+        if len(said) > 1:
+            first, (other, place) = next(iter(said)), list(said.items())[1]
+            collector.lose(name, place, SEVERAL_PATIENTS, f"{first} and {other}")
+            continue
+        ((who, place),) = said.items()
+        if name not in patients:
+            known = of_study.get(who, set())
+            if len(known) == 1:
+                who = next(iter(known))
+            elif patients:
+                collector.warnings.append(FileWarning(STUDY_FOR_PATIENT, name, place))
+        collector.describe(name, patient=who)
 
 
 def _read_masks(

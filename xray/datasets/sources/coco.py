@@ -29,6 +29,7 @@ def read_coco(
     unplaced: Unplaced = "refuse",
     normal: Sequence[str] = (),
     kept: Sequence[str] = (),
+    same_size: bool = False,
 ) -> Source:
     """Reads and cleans a COCO file; looks at no pixel.
 
@@ -38,6 +39,7 @@ def read_coco(
     annotations: the COCO file, relative to `data_path`; found by itself where there is one only.
     crowds, unplaced: as for `xray.datasets.sources.coco_annotations.read_annotations`.
     normal, kept: which categories mean that nothing was found, and which do not, see `NormalNames`.
+    same_size: as for `xray.datasets.sources.edges.refuse_boxes_beyond`.
 
     An image's `patient`, `split`, `view`, `sex`, `age` and `manufacturer` are kept, and its id as `coco_id` (`coco_ids`
     where one file is listed under several); an annotation's `readers` (a list of names) too. Categories become 1 … K in
@@ -53,7 +55,7 @@ def read_coco(
     names = NormalNames(normal, kept)
     source = source_of(root, file, CocoFile.of(content, file), crowds, unplaced, content, names)
     refuse_without_findings(source.categories, source.notes.get(NORMAL_LABELS, ()), str(file))
-    refuse_boxes_beyond(source, str(file))
+    refuse_boxes_beyond(source, str(file), same_size)
     return source
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from xray.datasets import source as reasons
 from xray.datasets.naming import source_ids
 from xray.datasets.source import TRAIN, Dropped, SourceImage
-from xray.datasets.sources.coco_paths import PathsElsewhere
+from xray.datasets.sources.coco_paths import PathsElsewhere, is_absolute
 from xray.datasets.sources.patients import patient_in
 from xray.datasets.sources.splits import split_meant
 from xray.errors import InputError
@@ -142,12 +142,18 @@ class Images:
             path = self._elsewhere.path_of(name)
             if path is not None:
                 self.warnings.append(FileWarning(FOUND_BY_END, name, path))
-        if path is None and fault is not None:
+        if path is None and fault is not None and not is_absolute(name):
             self._dropped.append(Dropped(place, OUTSIDE_FOLDER, detail=shown(name)))
         elif path is None:
             # What lies behind a folder that is a link is not listed.
-            linked = any(self._is_linked(self._root / f"{folder}{name}") for folder in self._folders)
-            self._dropped.append(Dropped(name, LINK_OUT if linked else reasons.MISSING_FILE))
+            tried = [] if fault else [posixpath.normpath(f"{folder}{name}") for folder in self._folders]
+            if any(self._is_linked(self._root / file) for file in tried):
+                self._dropped.append(Dropped(name, LINK_OUT))
+            else:
+                detail = self._elsewhere.looked_for(name, tried)
+                self._dropped.append(
+                    Dropped(name if name.isprintable() else shown(name), reasons.MISSING_FILE, detail=detail)
+                )
         elif leads_out(self._root / path, self._root):
             self._dropped.append(Dropped(path, LINK_OUT))
             return None

@@ -1,11 +1,14 @@
-"""Names of files in a COCO file that was written on another machine: /data/set/images/1.png, C:\\set\\images\\1.png."""
+"""Names of files in a COCO file or a table written on another machine: /data/set/images/1.png, C:\\set\\1.png."""
 
 import functools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from xray.datasets.sources.splits import split_of, split_of_folder
 from xray.errors import InputError
+
+MOST_PLACES = 5
+"""Places that a message names."""
 
 
 class PathsElsewhere:
@@ -33,41 +36,72 @@ class PathsElsewhere:
             if file.rpartition("/")[2] in wanted:
                 for _, end in _cuts(file):
                     self._files.setdefault(end, []).append(file)
+        self._found: dict[tuple[str, str | None, str | None], list[str]] = {}
         self._folders = {folder for file in files for folder in file.split("/")[:-1]}
         self._starts = {(False, "")} if is_beside else set()
         self._starts = self._starts.union(*map(self._starts_of, names))
 
     def path_of(self, name: str) -> str | None:
         """The file of a name; None where there is none. Raises InputError where it could be one of several."""
+        files = self.files_of(name)
+        if len(files) > 1:
+            raise InputError(
+                f"{self._table}: the file {name} may be {files[0]} or {files[1]}: write the path in the data "
+                "path as its file_name, or give a folder with one of them as --data-path"
+            )
+        return files[0] if files else None
+
+    def files_of(self, name: str) -> list[str]:
+        """The files that a name may mean: none, one, or several of which it does not say which."""
         for start, end in _cuts(name):
             if files := self._meant(name, end):
-                if self._names[end] > 1:
-                    return None
-                if len(files) > 1:
-                    raise InputError(
-                        f"{self._table}: the file {name} may be {files[0]} or {files[1]}: write the path in the data "
-                        "path as its file_name, or give a folder with one of them as --data-path"
-                    )
-                return files[0]
-            if (_is_absolute(name), start) in self._starts:
-                return None
-        return None
+                return [] if self._names[end] > 1 else files
+            if (is_absolute(name), start) in self._starts:
+                return []
+        return []
+
+    def looked_for(self, name: str, tried: Sequence[str] = ()) -> str:
+        """In words, where a file was looked for that `path_of` has none for, and why one of that name is not meant.
+
+        tried: files that it might have been besides its ends.
+        """
+        ends = [end for _, end in _cuts(name)]
+        places = list(dict.fromkeys([*tried, *ends]))
+        if len(places) > MOST_PLACES:
+            places = [*places[: MOST_PLACES - 1], places[-1]]
+        said = f"looked for {', '.join(places)} below the data path"
+        others = self._files.get(ends[-1], []) if ends else []
+        if not others:
+            return said
+        folder = name.rpartition("/")[0].rpartition("/")[2]
+        split = _split_in(name.rpartition("/")[0]) or self._split
+        if split and all(_split_in(file.rpartition("/")[0]) not in (None, split) for file in others):
+            why = f"that is not of {split}"
+        elif folder in self._folders:
+            why = f"there is a folder {folder}, which lacks it"
+        elif self._names[ends[-1]] > 1:
+            why = "other names end so, too"
+        else:
+            why = "other names show where the data path begins"
+        return f"{said}; {others[0]} is not taken for it, as {why}"
 
     def _meant(self, name: str, end: str) -> list[str]:
-        if not (files := self._files.get(end)):
+        if end not in self._files:
             return []
         split = _split_in(name.rpartition("/")[0]) or self._split
-        files = [file for file in files if split in (None, _split_in(file.rpartition("/")[0]) or split)]
         folder = name.rpartition("/")[0].rpartition("/")[2]
-        if "/" not in end and folder in self._folders:
-            files = [file for file in files if folder in file.split("/")[:-1]]
-        return files
+        key = end, split, folder if "/" not in end and folder in self._folders else None
+        if key not in self._found:
+            # A set may have view1_frontal.jpg 100,000 times, and ask for it as often.
+            files = [file for file in self._files[end] if split in (None, _split_in(file.rpartition("/")[0]) or split)]
+            self._found[key] = [file for file in files if key[2] is None or folder in file.split("/")[:-1]]
+        return self._found[key]
 
     def _starts_of(self, name: str) -> list[tuple[bool, str]]:
         """What is before the longest end that is a file with its folder; empty where there is none, or several."""
         start, end = next((cut for cut in _cuts(name) if self._meant(name, cut[1])), ("", ""))
         is_one = "/" in end and self._names[end] == 1 and len(self._meant(name, end)) == 1
-        return [(_is_absolute(name), start)] if is_one else []
+        return [(is_absolute(name), start)] if is_one else []
 
 
 def _cuts(name: str) -> list[tuple[str, str]]:
@@ -88,6 +122,6 @@ def _split_in(folder: str) -> str | None:
     return split_of_folder(f"{folder}/")
 
 
-def _is_absolute(name: str) -> bool:
+def is_absolute(name: str) -> bool:
     """Whether a path starts at a root, a drive, or a scheme such as file:."""
-    return name.startswith("/") or name.partition("/")[0].endswith(":")
+    return name.startswith("/") or name.partition("/")[0][-1:] == ":"

@@ -6,7 +6,6 @@ rows count once, radiographs without a file are named. So that all do it in the 
 
 import dataclasses
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from xray.datasets import source as reasons
-from xray.datasets.annotation import summary
+from xray.datasets.annotation import reasons_in_words
 from xray.datasets.source import TRAIN, Dropped, Source, SourceImage, relative_name
 from xray.datasets.sources.named_files import NamedFiles, without_copies
 from xray.errors import InputError
@@ -226,7 +225,9 @@ class Collector:
             else:
                 used.append(name)
         if not used:
-            raise InputError(f"no radiograph of {self.root} can be used: {reasons_in_words(self.dropped)}")
+            raise InputError(
+                f"no radiograph of {self.root} can be used: {reasons_in_words(self.dropped) or 'there is none'}"
+            )
         number = {name: row for row, name in enumerate(used)}
         order = sorted(
             (row for row, box in enumerate(self._boxes) if box[0] in number),
@@ -291,13 +292,3 @@ class Collector:
             normal=entry.normal,
             extra=entry.extra,
         )
-
-
-def reasons_in_words(dropped: Sequence[Dropped]) -> str:
-    """The three most frequent reasons with their counts and an example of the first."""
-    if not dropped:
-        return "there is none"
-    reasons_of = [drop.reason for drop in dropped]
-    ((most, _),) = Counter(reasons_of).most_common(1)
-    example = dropped[reasons_of.index(most)]
-    return f"{summary(reasons_of)}, such as {example.where} {example.detail}"

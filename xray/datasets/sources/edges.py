@@ -5,9 +5,10 @@ by less, and are cut there. Half of at least FEWEST boxes tell that they are of 
 and more than one, do so where it is known what would be right: another form or other units that fit, a public set
 whose boxes all lie in pictures of one size, or pictures that only the files themselves say the size of.
 
-Boxes of pictures that were made larger since pass no edge, but stay away from the right and the lower one. Where no
-file says how large the pictures were, ENOUGH boxes that all end before HALF of the width and of the height are refused,
-and such that end before MOST of both are warned of.
+Boxes of pictures that were made larger since pass no edge, but stay away from the right and the lower one, and from
+both alike. Where no file says how large the pictures were, ENOUGH boxes that all end before HALF of the width and of
+the height are refused if they reach about as far across as down; such that end before MOST of both are warned of. The
+user may say that the pictures have the size that they had (--same-size), as all boxes of some finding may lie there.
 """
 
 from collections.abc import Callable
@@ -26,6 +27,10 @@ MANY = 0.05
 ENOUGH = 20
 HALF, MOST = 0.52, 0.75
 """Shares of a side. Where findings are sought in whole chests, some of 20 boxes reach further."""
+ALIKE = 2 / 3
+"""Of the larger of two such shares the other one is at least this, where pictures were made larger: squeezed to squares
+before, they are so by another factor in each direction."""
+SAME_SIZE = "--same-size if they have the size at which they were annotated"
 MOST_OPENED = 64
 """Pictures that are opened where no file says how large they are."""
 
@@ -67,28 +72,34 @@ def reach(corners: np.ndarray, sizes: np.ndarray) -> tuple[float, float] | None:
     return (across, down) if max(across, down) < MOST else None
 
 
+def is_enlarged(ends: tuple[float, float]) -> bool:
+    """Whether boxes that end at these shares of width and height are of pictures that were smaller, see above."""
+    return max(ends) < HALF and min(ends) >= ALIKE * max(ends)
+
+
 def said_of_reach(corners: np.ndarray, sizes: np.ndarray, what: str, advice: str, is_said: bool = False) -> str:
     """A warning of boxes that end before MOST of their pictures' sides, see `reach`; empty where there is none.
 
-    what: the file or tree. advice: what to do about it. is_said: somebody says that the pictures have these sizes.
-    Raises InputError where they end before HALF, and nobody says so.
+    what: the file or tree. advice: what to do about it. is_said: a file says that the pictures have these sizes.
+    Raises InputError where they are of pictures that were smaller, see `is_enlarged`, and no file says so.
     """
     ends = reach(corners, sizes)
     if ends is None:
         return ""
     across, down = ends
     where = f"none of {len(corners)} ends beyond {across:.0%} of the width and {down:.0%} of the height of its picture"
-    if max(ends) < HALF and not is_said:
+    if is_enlarged(ends) and not is_said:
         raise InputError(f"{what}: the boxes seem to be of smaller pictures, {where}: {advice}")
     return f"{where}: if they are, {advice}"
 
 
-def refuse_boxes_beyond(source: Source, what: str) -> None:
+def refuse_boxes_beyond(source: Source, what: str, same_size: bool = False) -> None:
     """Raises InputError where boxes are of other units, or of pictures of another size; see above.
 
     The box around an outline may pass an edge where the outline is a turned box in a corner: its middle must lie
     outside. Of fewer each is judged when its picture is decoded: it is cut at the edge, and one wholly outside costs
-    its radiograph. what: the file or tree, for messages.
+    its radiograph. what: the file or tree, for messages. same_size: the user says that pictures whose size no file says
+    have the size that they had.
     """
     boxes = source.boxes
     sizes = np.array([(image.width or np.nan, image.height or np.nan) for image in source.images]).reshape(-1, 2)
@@ -118,9 +129,10 @@ def refuse_boxes_beyond(source: Source, what: str) -> None:
                 "other units, or of pictures of another size; give the pictures that were annotated"
                 + (", or write their width and height in the file" if is_unsaid else "")
             )
-        if is_unsaid and source.sizes_of_files:
+        if is_unsaid and source.sizes_of_files and not same_size:
             source.warnings.append(FileWarning(SIZES_OF_PICTURES, source.layout, f"{len(unknown)} pictures with boxes"))
-            advice = "give the pictures that were annotated, or write their width and height in the file"
+            advice = "give the pictures that were annotated, or write their width and height in the file, or say "
+            advice += SAME_SIZE
             if said := said_of_reach(corners, limits, what, advice):
                 source.warnings.append(FileWarning(MAY_BE_SMALLER, source.layout, said))
 

@@ -4,7 +4,7 @@ train_image_level.csv has a row a radiograph: id (with _image behind it), boxes 
 'height'}), label ("opacity 1 x1 y1 x2 y2 …" with the same boxes, or "none 1 0 0 1 1") and StudyInstanceUID.
 train_study_level.csv has a row a study: id (with _study behind it) and four columns of which one is 1. Boxes are in
 pixels of the DICOM files, train/<study>/<series>/<id>.dcm; for pictures made of them, a meta.csv (image_id, dim0, dim1)
-tells the original sizes.
+tells the original sizes, or columns such as width and height of train_image_level.csv itself.
 
 What becomes of them: "Typical", "Indeterminate" and "Atypical Appearance" are findings of the whole radiograph, without
 boxes; one of a study that is "Negative for Pneumonia" has none of them. A study is taken for a patient. Of a study with
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xray.datasets import source as reasons
+from xray.datasets.sizes import size_table
 from xray.datasets.source import Source, data_root
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.set_tables import (
@@ -68,7 +69,8 @@ def read_fisabio(data_path: Path | str) -> Source:
     """Reads the tables of the COVID-19 challenge; looks at no pixel.
 
     Raises InputError where the table of images is missing, one lacks a column or has boxes in other units, and where
-    pictures have replaced the DICOM files and no table tells the original sizes.
+    pictures have replaced the DICOM files and no table tells the original sizes; columns such as width and height of
+    train_image_level.csv itself do, too.
     """
     root = data_root(
         data_path,
@@ -107,7 +109,9 @@ def read_fisabio(data_path: Path | str) -> Source:
             unknown = [1, *unknown]
         labels = [said] if said else []
         collector.describe(name, patient=row.study or None, labels=labels, unlocated=labels, unknown=unknown)
-    return collector.source(squashed=give_sizes(collector, sorted(by_name), ["train"]))
+    # Tables that went through somebody's program may have the originals' sizes.
+    own = size_table(path, table.assign(id=table["id"].str.removesuffix(IMAGE_SUFFIX)), content)
+    return collector.source(squashed=give_sizes(collector, sorted(by_name), ["train"], own))
 
 
 def _rows(path: Path, table: "pd.DataFrame") -> list[_Row]:

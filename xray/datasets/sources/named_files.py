@@ -5,12 +5,13 @@ import filecmp
 import functools
 import urllib.parse
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from xray.datasets import source as reasons
 from xray.datasets.naming import source_ids
 from xray.datasets.source import Dropped
+from xray.datasets.sources.coco_paths import PathsElsewhere
 from xray.radiographs.names import fault_of
 from xray.radiographs.radiograph import source_id
 from xray.structures.values import identity, text_of
@@ -63,12 +64,14 @@ class PathEnds:
     """Which files the paths of a table mean that may have been written on another machine.
 
     texts: all that the table calls radiographs. Of `p1/frontal.jpg` and `p2/frontal.jpg` in it the last part says
-    nothing by itself, be there one file of that name or several.
+    nothing by itself, be there one file of that name or several. Files may have further folders before theirs: as
+    /data/train/p1/frontal.jpg, set/train/p1/frontal.jpg is meant where no other file ends so, see `PathsElsewhere`.
     """
 
     def __init__(self, files: NamedFiles, texts: Iterable[str]) -> None:
         self._files = files
-        self._last_parts = Counter(text.rpartition("/")[2] for text in {_path_in(text) for text in texts})
+        self._texts = {_path_in(text) for text in texts}
+        self._last_parts = Counter(text.rpartition("/")[2] for text in self._texts)
 
     @functools.cached_property
     def _whole(self) -> dict[str, list[str]]:
@@ -87,9 +90,36 @@ class PathEnds:
         for end in ends[:-1]:
             if names := self._whole.get(end) or self._whole.get(without_suffix(end)):
                 return names
+        if names := self._with_its_folder(ends):
+            return names
         if len(ends) > 1 and self._last_parts[ends[-1]] > 1:
             return []
         return self._files.meant_by(ends[-1] if len(ends) > 1 else text)
+
+    @functools.cached_property
+    def _stems(self) -> dict[str, list[str]]:
+        """Paths of files without suffix → the files."""
+        stems: dict[str, list[str]] = defaultdict(list)
+        for name in self._files.names:
+            stems[without_suffix(name)].append(name)
+        return stems
+
+    @functools.cached_property
+    def _pairs(self) -> set[str]:
+        """The last two parts of these paths."""
+        return {"/".join(stem.rsplit("/", 2)[-2:]) for stem in self._stems}
+
+    @functools.cached_property
+    def _elsewhere(self) -> PathsElsewhere:
+        paths = (next(iter(ends_of(text)), "") for text in self._texts)
+        return PathsElsewhere(self._stems, (without_suffix(path) for path in paths if path), "")
+
+    def _with_its_folder(self, ends: Sequence[str]) -> list[str]:
+        """The files that end as a path does in its last two parts at least. ends: as `ends_of` has them."""
+        if len(ends) < 2 or (last_two := without_suffix(ends[-2])) not in self._pairs:
+            return []
+        stems = self._elsewhere.files_of(without_suffix(ends[0]))
+        return [name for stem in stems if f"/{stem}".endswith(f"/{last_two}") for name in self._stems[stem]]
 
 
 def without_suffix(name: str) -> str:

@@ -58,7 +58,8 @@ _ALIASES = {"infiltrate": "Infiltration"}
 _NAMES = {plain_name(name): number for number, name in enumerate(CATEGORIES, 1)}
 _NAMES |= {alias: _NAMES[plain_name(name)] for alias, name in _ALIASES.items()}
 _NORMAL = plain_name("No Finding")
-_BOX_HEADERS = (("bboxx", "y", "w", "h"), ("x", "y", "w", "h"), ("x", "y", "width", "height"), ("bboxxywh", "", "", ""))
+_BOX_HEADERS = (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("xywh", "", "", ""))
+"""What stands behind the label, without "Bbox" before each or the first of them."""
 
 
 def read_nih(data_path: Path | str) -> Source:
@@ -160,7 +161,7 @@ def _corners(path: Path, table: "pd.DataFrame") -> np.ndarray:
     """(N, 4) xyxy. The header calls one column "Bbox [x,y,w,h]", whose commas make four names of it."""
     columns = [name for name in table.columns if name != "line"]
     columns = columns[columns.index(LABEL) + 1 :][:4]
-    plain = tuple("" if name.startswith("Unnamed") else plain_name(name) for name in columns)
+    plain = tuple("" if name.startswith("Unnamed") else plain_name(name).removeprefix("bbox") for name in columns)
     if plain not in _BOX_HEADERS:
         raise InputError(
             f"{path} has the columns {', '.join(columns) or 'none'} after {LABEL}: it needs Bbox [x,y,w,h], as in "

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xray.datasets import source as reasons
-from xray.datasets.sizes import find_sizes, original_sizes
+from xray.datasets.sizes import SizeTable, find_sizes, original_sizes
 from xray.datasets.sources.collector import Collector
-from xray.datasets.sources.edges import ENOUGH, HALF, is_much, passing
+from xray.datasets.sources.edges import ENOUGH, is_enlarged, is_much, passing
 from xray.errors import InputError
 from xray.radiographs.attributes import plain_attributes
 from xray.radiographs.names import check_inside
@@ -144,10 +144,12 @@ def check_units(path: Path, boxes: np.ndarray, size: tuple[int, int] | None, uni
             f"{path}: {beyond.sum()} of {len(boxes)} boxes reach beyond {size[0]} x {size[1]}, up to "
             f"{boxes.max():.0f}: it needs {units}"
         )
-    if len(boxes) >= ENOUGH and (boxes[:, 2:].max(axis=0) < np.array(size) * HALF).any():
+    across, down = (boxes[:, 2:].max(axis=0) / np.array(size)).tolist()
+    if len(boxes) >= ENOUGH and is_enlarged((across, down)):
         raise InputError(
             f"{path}: none of {len(boxes)} boxes reaches beyond {boxes[:, 2].max():.0f}, {boxes[:, 3].max():.0f} of "
-            f"{size[0]} x {size[1]}, so they are of smaller pictures: it needs {units}"
+            f"{size[0]} x {size[1]}, so they are of smaller pictures: it needs {units}; if they are right, "
+            f"`convert table --same-size` reads them"
         )
 
 
@@ -178,15 +180,18 @@ def attributes_of(table: "pd.DataFrame", columns: Mapping[str, Sequence[str]]) -
     return attributes
 
 
-def give_sizes(collector: Collector, names: Sequence[str], known_as: Sequence[str] = ()) -> bool:
+def give_sizes(
+    collector: Collector, names: Sequence[str], known_as: Sequence[str] = (), own: SizeTable | None = None
+) -> bool:
     """Tells a collector the original sizes of those radiographs that are pictures made from DICOM files.
 
     Their boxes are in pixels of the originals, so one whose size no table gives is lost. names: of files, from
-    `Collector.file_of`. known_as: names of their folders, as for `xray.datasets.sizes.find_sizes`.
+    `Collector.file_of`. known_as: names of their folders, as for `xray.datasets.sizes.find_sizes`. own: the set's own
+    table, where somebody has added the sizes to it.
     Returns whether there are such pictures.
     """
     pictures = [name for name in names if name.lower().endswith(PICTURE_SUFFIXES)]
-    for name, size in _sizes_in_tables(collector, pictures, known_as).items():
+    for name, size in _sizes_in_tables(collector, pictures, known_as, own).items():
         if isinstance(size, tuple):
             collector.describe(name, size=size)
         else:
@@ -230,7 +235,7 @@ def _reaches_beyond(path: Path, corner: tuple[float, float]) -> bool:
 
 
 def _sizes_in_tables(
-    collector: Collector, pictures: Sequence[str], known_as: Sequence[str]
+    collector: Collector, pictures: Sequence[str], known_as: Sequence[str], own: SizeTable | None = None
 ) -> dict[str, tuple[int, int] | str | None]:
     """Picture → its original size as tables around it have it, or in words why not; None where none names it."""
     folders = {collector.root / Path(name).parent for name in pictures}
@@ -238,5 +243,6 @@ def _sizes_in_tables(
     tables, _ = find_sizes(sorted(folders | around), known_as)
     for table in tables:
         collector.read(table.content)
+    tables += [own] if own is not None else []
     sizes = original_sizes(tables, [(name, collector.files.ids[name], Path(name).name) for name in pictures])
     return dict(zip(pictures, sizes, strict=True))

@@ -16,12 +16,16 @@ from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.normal_names import NormalNames
 from xray.datasets.sources.table_boxes import PIXELS, Reading, units_of
 from xray.datasets.sources.table_columns import Chosen, find_columns
-from xray.datasets.sources.table_files import SUFFIXES
+from xray.datasets.sources.table_files import NOT_UTF8, SUFFIXES
 from xray.datasets.sources.table_labels import read_labels
 from xray.datasets.sources.table_rows import Policy, TableRows
+from xray.datasets.sources.table_spelt import box_columns, unfolded
 from xray.datasets.sources.tables import read_table as read_cells
 from xray.errors import InputError
+from xray.radiographs.file_warnings import FileWarning
 
+NO_UTF8 = "table that is not UTF-8, read as Windows-1252: names with accents may be others"
+SILENT = "columns of -1 alone, which say nothing and are no categories"
 MOST_TABLES = 50
 """Files of a folder that are tried."""
 
@@ -40,6 +44,7 @@ def read_table(
     kept: Sequence[str] = (),
     blank: Policy = "unknown",
     uncertain: Policy = "unknown",
+    same_size: bool = False,
     table_only: bool = False,
     **chosen: str,
 ) -> Source:
@@ -48,8 +53,8 @@ def read_table(
     table: relative to `data_path` or to the working directory; None finds the one that is there. sheet: of a
     spreadsheet. id, label, box, columns and `chosen` (patient, split, reader, width, height, view, sex, age): see
     `table_columns.Chosen`. units: see `table_boxes.Units`. normal, kept: labels that mean that nothing was found,
-    and that do not, see `NormalNames`. blank: what a blank label means. uncertain: what -1 means. table_only: only for
-    `write_store`.
+    and that do not, see `NormalNames`. blank: what a blank label means. uncertain: what -1 means. same_size: the files
+    have the size at which they were annotated, whatever the boxes look like. table_only: only for `write_store`.
 
     Radiographs without a row are left out, as are those of which a row cannot be used.
 
@@ -59,16 +64,24 @@ def read_table(
     root = data_root(data_path, "give the folder of the radiographs")
     unit = units_of(units)
     path = _find_table(root, table)
-    cells, content = read_cells(path, sheet=sheet)
+    cells, content = read_cells(path, sheet=sheet, old=True)
     collector = Collector("table", root)
     collector.read(content)
+    if line := cells.attrs.get(NOT_UTF8):
+        collector.warnings.append(FileWarning(NO_UTF8, path.name, f"the first in line {line}"))
     flags = (id, label, box, columns, unit, *normal, *kept, blank, uncertain, *sorted(chosen.items()))
     collector.read(repr(flags).encode())
+    if not columns:
+        cells, spelt = unfolded(cells, path.name, label)
+        if spelt:
+            label, box, columns = spelt, "xyxy", ",".join(box_columns(spelt))
     found = find_columns(cells, path.name, collector.files, Chosen(id, label, box, columns, **chosen))
     if not (found.labels or found.box):
         names = ", ".join(name for name in cells.columns if name != "line")
         raise InputError(f"{path} has neither labels nor boxes (found {names}): name them with --label or --columns")
     print(f"{path.name}: {found.in_words()}", flush=True)
+    if found.silent:
+        collector.warnings.append(FileWarning(SILENT, path.name, ", ".join(found.silent)))
     labels = read_labels(cells, found, path.name, NormalNames(normal, kept))
     if labels.normal_names:
         print(f"{path.name}: nothing was found where it says {' or '.join(labels.normal_names)}", flush=True)
@@ -77,7 +90,7 @@ def read_table(
     rows.judge(uncertain)
     rows.describe(blank)
     if found.form is not None:
-        rows.enter_boxes(Reading(found.form, unit))
+        rows.enter_boxes(Reading(found.form, unit), same_size)
     return collector.source()
 
 
@@ -93,7 +106,7 @@ def _find_table(root: Path, chosen: str | None) -> Path:
     for path in files[:MOST_TABLES]:
         # A text file of one column is a README or a list.
         with contextlib.suppress(InputError):
-            if not path.name.lower().endswith(".txt") or len(read_cells(path)[0].columns) > 2:
+            if not path.name.lower().endswith(".txt") or len(read_cells(path, old=True)[0].columns) > 2:
                 tables.append(path)
     if not tables and files:
         read_cells(files[0])  # says why it is none

@@ -46,6 +46,14 @@ def is_answers(texts: Iterable[str], is_named_label: bool = False) -> bool:
     return bool(found - {None, -1})
 
 
+def is_uncertain_alone(texts: Iterable[str]) -> bool:
+    """Whether all of a column's filled cells are -1, and there are some."""
+    try:
+        return {answer(text) for text in texts} == {-1}
+    except ValueError:
+        return False
+
+
 def no_answer(counts: Mapping[str, int]) -> str | None:
     """A cell that is no answer, of a column of which most are, or that holds shares of readers such as 0.33.
 

@@ -11,7 +11,7 @@ from xray.datasets.sources.box_names import FORMS, Form, boxes_among, keyed_form
 from xray.datasets.sources.named_files import NamedFiles, PathEnds
 from xray.datasets.sources.patients import PATIENT_COLUMNS
 from xray.datasets.sources.splits import split_meant
-from xray.datasets.sources.table_answers import is_answers, is_named_as_split, no_answer
+from xray.datasets.sources.table_answers import is_answers, is_named_as_split, is_uncertain_alone, no_answer
 from xray.datasets.sources.tables import factorize, plain_name, spellings
 from xray.errors import InputError
 from xray.structures.values import is_missing
@@ -59,7 +59,8 @@ class Columns:
     """The columns that are used, as the table spells them; None or () for what it does not have.
 
     labels: one of names, or one or more that hold 0 and 1 (is_wide). box: four, or one that holds lists, whose numbers
-    are of `form`. size: width and height of the radiograph.
+    are of `form`. size: width and height of the radiograph. silent: columns beside labels of 0, 1 and -1 that hold -1
+    alone, and are not used.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Columns:
     view: str | None = None
     sex: str | None = None
     age: str | None = None
+    silent: tuple[str, ...] = ()
 
     def in_words(self) -> str:
         """One line that says what was taken for what."""
@@ -125,7 +127,9 @@ def find_columns(table: "pd.DataFrame", name: str, files: NamedFiles, chosen: Ch
     split = _split_column(find, chosen.split)
     find.used.update(column for column in (*single.values(), split) if column)
     labels, is_wide = _label_columns(find, chosen.label, is_split_said=bool(split or chosen.split))
-    return Columns(own_id, labels, is_wide, box, form, size, split=split, **single)
+    free = [column for column in find.all if is_wide and column not in find.used and column not in labels]
+    silent = tuple(column for column in free if is_uncertain_alone(find.texts(column)))
+    return Columns(own_id, labels, is_wide, box, form, size, split=split, silent=silent, **single)
 
 
 class _Finder:

@@ -12,7 +12,7 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ SUFFIXES = (
 )  # fmt: skip
 """Of files that may be tables; whether they are, their content says."""
 JSON, XML = "JSON", "XML"
+NOT_UTF8 = "it is not UTF-8"
+WINDOWS = "cp1252"
 TOO_MANY_CELLS = "a row has more cells than the header has columns"
 
 MOST_COLUMNS = 10_000
@@ -108,20 +110,41 @@ def _csv(content: bytes, wanted: Callable[[str], bool] | None) -> "pd.DataFrame"
         "keep_default_na": False,
         "skip_blank_lines": False,
         "encoding": encoding,
-        "usecols": wanted,
     }
     _check_kind(content, encoding, options["sep"])
     _check_end(content, head, options["sep"])
+    names = [name.strip() for name in next(_rows([head], options["sep"]), [])]
+    if wanted is not None:
+        _check_width(content, encoding, options["sep"], names)
+        # Those of one name as well, which are refused whatever they are.
+        twice = {name for name in names if name and names.count(name) > 1}
+        options["usecols"] = [place for place, name in enumerate(names) if wanted(name) or name in twice]
     try:
         with warnings.catch_warnings():
             # Cells beyond the last column would be left out with no more than a warning.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table: pd.DataFrame = pd.read_csv(io.BytesIO(content), index_col=False, **options)
-    except pd.errors.ParserWarning:
+    except (pd.errors.ParserWarning, pd.errors.ParserError):
+        # Of a row with one cell too many pandas warns; with two it gives up, be they empty or not.
         table = _with_longer_rows(content, options)
-    except (UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except UnicodeError:
+        raise _no_text(content, encoding) from None
+    except pd.errors.EmptyDataError as error:
         raise NoTableError(" ".join(str(error).split())) from None
-    return _with_own_names(table, head, options["sep"])
+    return _with_own_names(table, [names[place] for place in options.get("usecols", range(len(names)))])
+
+
+def _check_width(content: bytes, encoding: str, mark: str, names: Sequence[str]) -> None:
+    """Raises NoTableError for a row with cells beyond the last column: where only some are read, pandas passes over it.
+
+    In such a row a cell may hold the separator without quotes, and then all that stand behind it are of other columns.
+    """
+    try:
+        for row in _rows(io.TextIOWrapper(io.BytesIO(content), encoding, newline=""), mark):
+            if len(row) > len(names) and any(row[len(names) :]):
+                raise NoTableError(f"{TOO_MANY_CELLS}: cells that hold the separator need quotes", names)
+    except UnicodeError:
+        raise _no_text(content, encoding) from None
 
 
 def _check_kind(content: bytes, encoding: str, mark: str) -> None:
@@ -149,11 +172,10 @@ def _check_end(content: bytes, head: str, mark: str) -> None:
         raise NoTableError(f"it is cut off: its last row has {n_cells} of {n_columns} cells and no end of line")
 
 
-def _with_own_names(table: "pd.DataFrame", head: str, mark: str) -> "pd.DataFrame":
+def _with_own_names(table: "pd.DataFrame", names: Sequence[str]) -> "pd.DataFrame":
     """The table with the names in its first line: pandas calls the second of two columns of one name `name.1`."""
     import pandas as pd
 
-    names = [name.strip() for name in next(_rows([head], mark), [])]
     filled = [name for name in names if name]
     if len(names) == len(table.columns) and len(set(filled)) < len(filled):
         known = zip(names, table.columns, strict=True)
@@ -161,7 +183,7 @@ def _with_own_names(table: "pd.DataFrame", head: str, mark: str) -> "pd.DataFram
     return table
 
 
-def _rows(lines: Sequence[str], mark: str) -> Iterator[list[str]]:
+def _rows(lines: Iterable[str], mark: str) -> Iterator[list[str]]:
     """The cells of lines, however long these are. Raises NoTableError for what cannot be taken apart."""
     before = csv.field_size_limit(2**31 - 1)
     try:
@@ -176,20 +198,48 @@ def _with_longer_rows(content: bytes, options: dict[str, Any]) -> "pd.DataFrame"
     """The columns of the header; rows may end in separators, but not in further cells."""
     import pandas as pd
 
-    header = pd.read_csv(io.BytesIO(content), index_col=False, nrows=0, **options).columns
     try:
+        header = pd.read_csv(io.BytesIO(content), index_col=False, nrows=0, **options).columns
         text_of_rows = content.decode(options["encoding"]).splitlines()
         width = max(len(row) for row in _rows(text_of_rows, options["sep"]))
         table: pd.DataFrame = pd.read_csv(
             io.BytesIO(content), header=None, names=list(range(width)), skiprows=1, **options
         )
-    except (UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except UnicodeError:
+        raise _no_text(content, options["encoding"]) from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise NoTableError(" ".join(str(error).split())) from None
     if (table[table.columns[len(header) :]].fillna("") != "").any(axis=None):
         raise NoTableError(f"{TOO_MANY_CELLS}: cells that hold the separator need quotes", list(header))
     table = table[table.columns[: len(header)]]
     table.columns = header
     return table
+
+
+def _no_text(content: bytes, encoding: str) -> NoTableError:
+    """What is wrong with bytes that are no text in an encoding: pandas counts from the start of some part of them."""
+    if (line := not_utf8(content)) is not None and encoding != "utf-16":
+        return NoTableError(f"{NOT_UTF8}, see its line {line}")
+    return NoTableError(f"it is damaged: its bytes are no {encoding}")
+
+
+def not_utf8(content: bytes) -> int | None:
+    """The first line that is no UTF-8; None where all are."""
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return content[: error.start].count(b"\n") + 1
+    return None
+
+
+def from_windows(content: bytes) -> bytes | None:
+    """The bytes of a CSV file that a spreadsheet of Windows wrote in its own encoding, in UTF-8; None for any other."""
+    if not is_csv(content) or content.startswith((b"\xff\xfe", b"\xfe\xff", *_BINARY)) or not_utf8(content) is None:
+        return None
+    try:
+        return content.decode(WINDOWS).encode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _unpacked(content: bytes) -> bytes:

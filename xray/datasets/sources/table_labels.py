@@ -12,7 +12,7 @@ import numpy as np
 from xray.datasets.sources.normal_names import NormalNames
 from xray.datasets.sources.table_answers import answer
 from xray.datasets.sources.table_columns import Columns
-from xray.datasets.sources.tables import factorize
+from xray.datasets.sources.tables import factorize, plain_name
 from xray.errors import InputError
 from xray.structures.values import is_missing
 
@@ -23,19 +23,31 @@ BLANK, NEGATIVE, UNCERTAIN, POSITIVE, BAD = 0, 1, 2, 3, -1
 """What a row says of a category: of several rows of a radiograph the largest counts."""
 ONLY = "Finding"
 """The category of boxes in a table without labels."""
+_UNSAID = frozenset(
+    (
+        "unknown", "todo", "tbd", "tobedetermined", "unlabeled", "unlabelled", "notlabeled", "notlabelled", "nolabel",
+        "unannotated", "notannotated", "unread", "notread", "unreviewed", "notreviewed", "pending", "notavailable",
+    )
+)  # fmt: skip
+"""Labels that say that nobody has said anything yet, without case, blanks and punctuation."""
+_MOST_LABELS, _MOST_OF_ROWS = 200, 0.25
+"""More distinct labels than this, and than this share of the rows, are no labels but text."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
     """categories: names, in the order of their ids. codes: (N, K) int8, of BLANK … POSITIVE, what each row says of
     each; BAD where a cell is neither. normal: (N,) bool, the row says that nothing was found. at_odds: (N,) bool, of
-    several columns that would say so one does and another does not. normal_names: the labels that say so."""
+    several columns that would say so one does and another does not. normal_names: the labels that say so. unsaid: (N,)
+    bool, the row has a label such as "todo", which says that nobody has said anything; unsaid_names: these labels."""
 
     categories: tuple[str, ...]
     codes: np.ndarray
     normal: np.ndarray
     at_odds: np.ndarray
     normal_names: tuple[str, ...] = ()
+    unsaid: np.ndarray | None = None
+    unsaid_names: tuple[str, ...] = ()
 
 
 def read_labels(table: "pd.DataFrame", columns: Columns, name: str, normal: NormalNames) -> Labels:
@@ -80,6 +92,7 @@ def _named(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: Nor
     said = {text.casefold() for text in normal.chosen}
     names = [[text] if text.casefold() in said else label_names(text) for text in distinct]
     names = _split_at_commas(names, f"{name}, column {columns[0]}")
+    names, unsaid, unsaid_names = _without_unsaid(names, {*said, *map(str.casefold, normal.kept)})
     spelt: dict[str, str] = {}
     for label in (label for several in names for label in several):
         # The order of the rows does not matter.
@@ -88,12 +101,19 @@ def _named(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: Nor
     gone = {label.casefold() for label in without}
     categories = sorted((label for key, label in spelt.items() if key not in gone), key=str.casefold)
     if not categories:
-        raise InputError(f"{name}, column {columns[0]}, has no label besides {', '.join(without) or 'blank ones'}")
+        others = (*without, *unsaid_names)
+        raise InputError(f"{name}, column {columns[0]}, has no label besides {', '.join(others) or 'blank ones'}")
+    if len(categories) > max(_MOST_LABELS, _MOST_OF_ROWS * len(table)):
+        longest = max(categories, key=len)[:60]
+        raise InputError(
+            f"{name}, column {columns[0]}, has {len(categories)} different labels in {len(table)} rows, such as "
+            f"{longest!r}, so it may be text: name the column of labels with --label"
+        )
     column_of = {label.casefold(): place for place, label in enumerate(categories)}
     of_text = np.zeros((len(distinct) + 1, len(categories)), dtype=np.int8)
     is_normal = np.zeros(len(distinct) + 1, dtype=bool)
     for place, several in enumerate(names):
-        of_text[place] = NEGATIVE if several else BLANK
+        of_text[place] = NEGATIVE if several and not unsaid[place] else BLANK
         for label in several:
             if label.casefold() in gone:
                 is_normal[place] = True
@@ -101,7 +121,23 @@ def _named(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: Nor
                 of_text[place, column_of[label.casefold()]] = POSITIVE
     # Two names of it in one cell say the same.
     at_odds = np.zeros(len(table), dtype=bool)
-    return Labels(tuple(categories), of_text[code_of], is_normal[code_of], at_odds, without)
+    is_unsaid = np.array([*unsaid, False])[code_of]
+    return Labels(tuple(categories), of_text[code_of], is_normal[code_of], at_odds, without, is_unsaid, unsaid_names)
+
+
+def is_unsaid(label: str) -> bool:
+    """Whether a label says that nobody has said anything yet: "unknown", "To do", "not labelled"."""
+    return plain_name(label) in _UNSAID
+
+
+def _without_unsaid(names: Sequence[list[str]], kept: set[str]) -> tuple[list[list[str]], list[bool], tuple[str, ...]]:
+    """The labels of each text without those that say nothing, whether it has any, and which there are.
+
+    kept: labels, in lower case, that the user means as such.
+    """
+    gone = {label: None for several in names for label in several if is_unsaid(label) and label.casefold() not in kept}
+    left = [[label for label in several if label not in gone] for several in names]
+    return left, [len(a) > len(b) for a, b in zip(names, left, strict=True)], tuple(gone)
 
 
 def _split_at_commas(names: Sequence[list[str]], name: str) -> list[list[str]]:

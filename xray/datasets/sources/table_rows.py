@@ -7,7 +7,7 @@ import numpy as np
 
 from xray.datasets import source as reasons
 from xray.datasets.sources.collector import Collector
-from xray.datasets.sources.edges import MAY_BE_SMALLER, said_of_reach
+from xray.datasets.sources.edges import MAY_BE_SMALLER, SAME_SIZE, said_of_reach
 from xray.datasets.sources.named_files import PathEnds
 from xray.datasets.sources.splits import split_meant
 from xray.datasets.sources.table_boxes import (
@@ -48,6 +48,9 @@ BOX_OF_UNCERTAIN = "box of an uncertain label"
 AT_ODDS = "row of which one column means nothing was found, and another of such a name does not"
 CONTRADICTORY = "row that means nothing was found, beside a finding"
 BLANK_UNKNOWN = "radiographs with blank labels, which count as unknown (--blank negative if they mean no finding)"
+UNSAID = (
+    "radiographs with labels that say nothing, which count as unknown (a line for them in --map makes them findings)"
+)
 BLANK_SPLIT = "radiographs without a split, which train"
 UNCERTAIN_LABELS = "uncertain labels"
 MAY_BE_CORNERS = "boxes that may be two corners"
@@ -159,10 +162,17 @@ class TableRows:
         n, is_used = len(self.names), self.image_of >= 0
         codes = np.zeros((n, len(self.ids)), dtype=np.int8)
         np.maximum.at(codes, self.image_of[is_used], self.codes[is_used].clip(0))
-        if blank == "unknown" and (n_blank := int((codes == BLANK).any(axis=1).sum())):
+        is_blank, is_unsaid = codes == BLANK, np.zeros((n, 1), dtype=bool)
+        if self.labels.unsaid is not None:
+            is_unsaid[self.image_of[is_used & self.labels.unsaid]] = True
+        if n_unsaid := int((is_blank & is_unsaid).any(axis=1).sum()):
+            said = f"{', '.join(self.labels.unsaid_names[:5])}: {n_unsaid} of {n}"
+            self.collector.warnings.append(FileWarning(UNSAID, self.name, said))
+        is_blank &= ~is_unsaid
+        if blank == "unknown" and (n_blank := int(is_blank.any(axis=1).sum())):
             self.collector.warnings.append(FileWarning(BLANK_UNKNOWN, self.name, f"{n_blank} of {n}"))
         if blank != "unknown":
-            codes[codes == BLANK] = NEGATIVE if blank == "negative" else POSITIVE
+            codes[is_blank] = NEGATIVE if blank == "negative" else POSITIVE
         unknown = (codes == BLANK) | (codes == UNCERTAIN)
         is_normal = np.zeros(n, dtype=bool)
         is_normal[self.image_of[is_used & self.labels.normal]] = True
@@ -240,8 +250,11 @@ class TableRows:
                 )
         return result
 
-    def enter_boxes(self, reading: Reading) -> None:
-        """Enters the boxes, after a look at whether they fit; `describe` comes before."""
+    def enter_boxes(self, reading: Reading, same_size: bool = False) -> None:
+        """Enters the boxes, after a look at whether they fit; `describe` comes before.
+
+        same_size: the user says that the files are as large as when they were annotated.
+        """
         images = self.image_of[self.row_of]
         chosen = (self.codes == POSITIVE).any(axis=1)[self.row_of] & (images >= 0)
         checked = np.flatnonzero(chosen & np.isfinite(self.numbers).all(axis=1))
@@ -261,10 +274,10 @@ class TableRows:
             sizes = np.full((len(images), 2), np.nan)
             sizes[checked] = self._sizes_of(images[checked], is_needed)
             corners = to_pixels(corners, reading.units, sizes)
-        else:
+        elif not same_size:
             advice = (
-                "give --units N if they were drawn on pictures of N x N, or --width and --height, columns of the sizes "
-                "that the pictures had (where the boxes are right, those of the files)"
+                "give --units N if they were drawn on pictures of N x N, --width and --height, columns of the sizes "
+                f"that the pictures had, or {SAME_SIZE}"
             )
             is_said = self.columns.size is not None
             said = said_of_reach(corners[checked], sizes, self.name, advice, is_said)

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xray.datasets.sources.table_files import JSON, TOO_MANY_CELLS, XML, NoTableError, cells, is_csv, separator
+from xray.datasets.sources.table_files import (
+    JSON,
+    NOT_UTF8,
+    TOO_MANY_CELLS,
+    XML,
+    NoTableError,
+    cells,
+    from_windows,
+    is_csv,
+    not_utf8,
+    separator,
+)
 from xray.errors import InputError, spelled
 
 if TYPE_CHECKING:
@@ -28,14 +39,21 @@ def spellings(columns: Iterable[str]) -> dict[str, str]:
 
 
 def read_table(
-    path: Path, needed: Sequence[str] = (), known: Sequence[str] = (), sheet: str | None = None, only: bool = False
+    path: Path,
+    needed: Sequence[str] = (),
+    known: Sequence[str] = (),
+    sheet: str | None = None,
+    only: bool = False,
+    old: bool = False,
 ) -> "tuple[pd.DataFrame, bytes]":
     """A table → its cells as text, stripped like the names of its columns, "" where empty; and the file's bytes.
 
     The file is a CSV with commas, semicolons or tabs, packed by gzip or zip or not, Parquet, or a spreadsheet.
     needed: columns that it must have. known: further ones that it may have. Both get the names given here where they
     are spelt otherwise, see `plain_name`. sheet: of a spreadsheet. only: no other columns are kept of a CSV, such as
-    reports, which may be a gigabyte; cells beyond the last column are then not looked for.
+    reports, which may be a gigabyte.
+    old: a CSV that is not UTF-8 is read as Windows-1252, in which spreadsheets write; the first line where that matters
+    is then `attrs[NOT_UTF8]` of the table.
     A column `line` has each row's line in the file.
     Raises InputError for a file that cannot be read or is no table, for two columns of one name, and for a column that
     is missing.
@@ -43,7 +61,9 @@ def read_table(
     try:
         content = path.read_bytes()
         wanted = frozenset(map(plain_name, (*needed, *known)))
-        table = cells(path, content, sheet, (lambda name: plain_name(name) in wanted) if only else None)
+        in_utf8 = from_windows(content) if old else None
+        readable = content if in_utf8 is None else in_utf8
+        table = cells(path, readable, sheet, (lambda name: plain_name(name) in wanted) if only else None)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
     except NoTableError as error:
@@ -66,6 +86,8 @@ def read_table(
         # Each distinct text once: 15,000 image ids instead of VinBigData's 67,914 rows.
         table[name] = each_text(table[name], str.strip)
     table["line"] = range(2, len(table) + 2)
+    if in_utf8 is not None:
+        table.attrs[NOT_UTF8] = not_utf8(content)
     return table, content
 
 
@@ -73,6 +95,8 @@ def _advice(fault: str) -> str:
     """What to do about a file that is no table. fault: of a NoTableError."""
     if TOO_MANY_CELLS in fault:
         return "put them there"
+    if NOT_UTF8 in fault:
+        return "save it as UTF-8"
     if fault == f"it is {JSON}":
         coco, tree = (f"{spelled('convert')} {source}" for source in ("coco", "tree"))
         return f"a COCO file is read by {coco} --annotations FILE, what Label Studio exports by {tree}"

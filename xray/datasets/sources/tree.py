@@ -47,6 +47,7 @@ def read_tree(
     yaml: str | None = None,
     normal: Sequence[str] = (),
     kept: Sequence[str] = (),
+    same_size: bool = False,
 ) -> Source:
     """Reads a tree as its format means it.
 
@@ -55,6 +56,7 @@ def read_tree(
     crowds, unplaced: as for `read_annotations` of coco_annotations; difficult, corners: as for `read_voc_tree`.
     yaml: the file that describes a YOLO tree, relative to `data_path` or to the working directory; None finds it.
     normal, kept: which labels mean that nothing was found, and which do not, see `NormalNames`.
+    same_size: as for `xray.datasets.sources.edges.refuse_boxes_beyond`.
 
     Splits that the tree has are kept. Raises InputError where no format fits, and as the formats' readers do.
     """
@@ -75,7 +77,7 @@ def read_tree(
         source = read_labelstudio_tree(root, found, names)
     # YOLO has shares, and no sizes but those of the table beside it.
     source.sizes_of_files = name != "yolo"
-    refuse_boxes_beyond(source, str(root))
+    refuse_boxes_beyond(source, str(root), same_size)
     if patients is not None:
         source.images, content = name_patients(source.images, Path(patients), source.dropped)
         source.fingerprint = hashlib.sha256(source.fingerprint.encode() + content).hexdigest()

@@ -19,7 +19,9 @@ LAYOUTS: dict[str, str] = {
     "padchestgr": "grounded",
     "mscxr": "grounded",
     "chexpert": "chest_labels",
+    "chexpertplus": "chest_labels",
     "mimic": "chest_labels",
     "padchest": "chest_labels",
 }
-"""Kind, as the source is called in `xray convert`, → the module here; in it, the kind in capitals is the layout."""
+"""Kind, as the source is called in `xray convert` (where a source has several layouts, as one of them is) → the module
+here; in it, the kind in capitals is the layout."""

@@ -1,6 +1,7 @@
-"""CheXpert, MIMIC-CXR and PadChest: labels of whole radiographs, some of them uncertain or not mentioned."""
+"""CheXpert, CheXpert Plus, MIMIC-CXR and PadChest: labels of whole radiographs, some uncertain or not mentioned."""
 
 import gzip
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from xray.files import complete
 from xray.phantoms.layout import Drawn, Entry, Layout, Record, save_picture
-from xray.phantoms.tree import write_csv
+from xray.phantoms.tree import write_csv, write_text
 
 CHEXPERT_NAMES = {
     "Aortic enlargement": "Enlarged Cardiomediastinum",
@@ -106,6 +107,44 @@ CHEXPERT = Layout(
     made=("CheXpert-v1.0-small",),
     splits=("train", "val"),
     sides=(320, 400),
+)
+
+
+PLUS_COLUMNS = (
+    "path_to_image", "path_to_dcm", "frontal_lateral", "ap_pa", "deid_patient_id", "patient_report_date_order",
+    "report", "section_findings", "section_impression", "age", "sex", "race", "ethnicity", "interpreter_needed",
+    "insurance_type", "recent_bmi", "deceased", "split",
+)  # fmt: skip
+
+
+def _write_chexpertplus(folder: Path, records: Sequence[Record], seed: int) -> None:
+    """Reports have several lines, with commas and quotes; the table calls JPEG what is a PNG file, as in the set."""
+    rng = np.random.default_rng([seed, 53])
+    rows, lines = [], []
+    for record in records:
+        image = str(Path(record["file_name"]).relative_to("PNG").with_suffix(".jpg"))
+        present = names_in(record, CHEXPERT_NAMES)
+        impression = f"1. {', '.join(present) or 'No acute disease'}."
+        report = f'NARRATIVE:\nChest, 1 view. "Comparison": none.\n\nIMPRESSION:\n{impression}'
+        sex = {"F": "Female", "M": "Male"}[record["sex"]]
+        who = (f"patient{record['patient']:05d}", record["visit"] + 1, report, None, impression, record["age"], sex)
+        known = (image, image.replace(".jpg", ".dcm"), "Frontal", record["view"], *who)
+        unsaid = [None] * (len(PLUS_COLUMNS) - len(known) - 1)
+        rows.append((*known, *unsaid, FOLDERS[record["split"]]))
+        marks = zip(("No Finding", *CHEXPERT_LABELS), chexpert_marks(record, rng), strict=True)
+        lines.append(json.dumps({"path_to_image": image, **dict(marks)}) + "\n")
+    write_csv(folder / "df_chexpert_plus_240401.csv", PLUS_COLUMNS, rows)
+    (folder / "chexbert_labels").mkdir(exist_ok=True)
+    write_text(folder / "chexbert_labels/impression_fixed.json", "".join(lines))
+
+
+CHEXPERTPLUS = Layout(
+    place=lambda entry: str(Path(view_path(entry, f"PNG/{FOLDERS[entry.split]}")).with_suffix(".png")),
+    tables=_write_chexpertplus,
+    made=("PNG", "df_chexpert_plus_240401.csv", "chexbert_labels"),
+    splits=("train", "val"),
+    sides=(2000, 2600),
+    source="chexpert",
 )
 
 

@@ -82,8 +82,11 @@ PADCHESTGR = Layout(
 
 
 def _write_mscxr(folder: Path, records: Sequence[Record], seed: int) -> None:
-    """Radiographs without any of the eight findings have no row, and are no part of the set."""
-    rows = []
+    """Radiographs without any of the eight findings have no row, and are no part of the set.
+
+    As in the set, a COCO file says the same as the table.
+    """
+    rows: list[tuple[Any, ...]] = []
     for index, record in enumerate(records):
         _, _, dicom_id = mimic_ids(record["patient"], index, record["image_id"])
         for finding in record["findings"]:
@@ -95,12 +98,32 @@ def _write_mscxr(folder: Path, records: Sequence[Record], seed: int) -> None:
         "dicom_id", "category_name", "label_text", "path", "x", "y", "w", "h", "image_width", "image_height", "split",
     )  # fmt: skip
     write_csv(folder / "MS_CXR_Local_Alignment_v1.1.0.csv", columns, rows)
+    write_json(
+        folder / "MS_CXR_Local_Alignment_v1.1.0.json", _coco([dict(zip(columns, row, strict=True)) for row in rows])
+    )
+
+
+def _coco(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The rows of MS-CXR's table as a COCO file, with the keys `path` and `label_text` that only this set has."""
+    categories = {name: number for number, name in enumerate(sorted(MSCXR_NAMES.values()), start=1)}
+    images: dict[str, dict[str, Any]] = {}
+    annotations: list[dict[str, Any]] = []
+    for row in rows:
+        about = {"file_name": f"{row['dicom_id']}.jpg", "path": row["path"]}
+        sides = {"width": row["image_width"], "height": row["image_height"]}
+        image = images.setdefault(row["path"], {"id": len(images), **about, **sides})
+        box = [row["x"], row["y"], row["w"], row["h"]]
+        said = {"category_id": categories[row["category_name"]], "label_text": row["label_text"]}
+        number = len(annotations)
+        annotations.append({"id": number, "image_id": image["id"], "bbox": box, **said, "split": row["split"]})
+    named = [{"id": number, "name": name} for name, number in categories.items()]
+    return {"images": list(images.values()), "annotations": annotations, "categories": named}
 
 
 MSCXR = Layout(
     place=mimic_path,
     tables=_write_mscxr,
-    made=("files", "MS_CXR_Local_Alignment_v1.1.0.csv"),
+    made=("files", "MS_CXR_Local_Alignment_v1.1.0.csv", "MS_CXR_Local_Alignment_v1.1.0.json"),
     splits=("train",),
     sides=(2000, 2600),
 )
