@@ -47,13 +47,13 @@ def unfolded(cells: "pd.DataFrame", name: str, chosen: str = "") -> "tuple[pd.Da
         return cells, ""
     texts, code_of = factorize(cells[column])
     filled = [text for text in texts if not is_missing(text) and not is_unsaid(text)]
-    spelt = {text: boxes for text in filled if (boxes := _boxes(text))}
+    spelt = {text: found for text in filled if (found := _boxes(text))}
     if filled and not spelt and all(map(_is_scored, filled)):
         raise InputError(_of_predictions(name, column, "boxes with scores, and no labels"))
     if 2 * len(spelt) <= len(filled):
-        if 2 * len(other := [text for text in filled if _ends_in_numbers(text)]) > len(filled):
+        if 2 * len(unread := [text for text in filled if _ends_in_numbers(text)]) > len(filled):
             raise InputError(
-                f"{name}: {column} holds numbers and not labels alone, such as {other[0][:60]!r}: write each box as "
+                f"{name}: {column} holds numbers and not labels alone, such as {unread[0][:60]!r}: write each box as "
                 "LABEL 1 X1 Y1 X2 Y2, or as a row with columns for its sides, or name another column with --label"
             )
         return cells, ""
