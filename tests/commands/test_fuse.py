@@ -38,6 +38,19 @@ def write(path: Path, *rows: tuple) -> Path:
     return path
 
 
+def test_results_may_take_the_place_of_what_was_fused(tmp_path: Path, data: Path) -> None:
+    model = {"models": [{"name": "a", "files": {}}], "ensemble": None, "settings": {}, "radiographs": {"dataset": None}}
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "predictions.json", ("one", 4, [0, 0, 100, 100], 0.6))
+        write_made_by(tmp_path / name, ("predictions.json",), model)
+    both = (tmp_path / "a/predictions.json", tmp_path / "b/predictions.json")
+    main(Config(both, data, tmp_path / "a", overwrite=True))
+    made_by = read_made_by(both[0])
+    assert made_by is not None
+    assert [part["models"][0]["name"] for part in made_by["fused"]] == ["a", "a"]
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
     first = write(tmp_path / "a.json", ("one", 4, [0, 0, 100, 100], 0.6), ("one", 15, UNIT, 0.25))

@@ -89,7 +89,7 @@ def test_killed_twice_the_outputs_are_those_of_a_run_in_one_go(
     assert contents(out) == contents(tmp_path / "whole")
 
 
-def test_other_flags_do_not_go_on_with_it(pngs, vinbig_run, tmp_path, capsys):
+def test_other_flags_do_not_go_on_with_it(pngs, vinbig_run, tmp_path, capsys, monkeypatch):
     out, few = tmp_path / "out", write_pngs(tmp_path / "few", 6)
     process = start([vinbig_run], pngs, out)
     wait_for(out / UNFINISHED, 3, process)
@@ -103,6 +103,10 @@ def test_other_flags_do_not_go_on_with_it(pngs, vinbig_run, tmp_path, capsys):
     retrained = shutil.copytree(vinbig_run, tmp_path / "retrained")
     with pytest.raises(InputError, match=r"\(weights changed\)"):
         main(config([retrained], pngs, out))
+    with monkeypatch.context() as older:
+        older.setattr("xray.inference.ensemble.FUSION_SCORE", "avg")
+        with pytest.raises(InputError, match=r"\(how xray fuses changed\)"):
+            main(config([vinbig_run], pngs, out))
     assert contents(out) == left
     assert main(config([vinbig_run], few, out, overwrite=True, gate_image="off")) == 0
     assert sorted(contents(out)) == ["made_by.json", "predictions.json", "submission.csv"]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from xray.errors import FlagError
 from xray.inference.ensemble import METHODS, ByCategory, Settings, fuse, fuse_alike, fuse_by_category, weigh
 from xray.structures.boxes import BoxTable, box_iou
+from xray.structures.fusion import FUSED_SCORES
 from xray.structures.predictions import Predictions
 
 UNIT = (0, 0, 1, 1)
@@ -67,6 +68,24 @@ def test_no_finding_is_a_probability_not_a_box(method: str) -> None:
     b = model(("x", 15, UNIT, 0.5), ("y", 15, UNIT, 0.2))
     fused = fuse([a, b], weights=[1, 3], method=method, skip_threshold=0.31)
     assert rows_of(fused) == [("x", 15, (0.0, 0.0, 1.0, 1.0), 0.6), ("y", 15, (0.0, 0.0, 1.0, 1.0), 0.2)]
+
+
+@pytest.mark.parametrize("score", FUSED_SCORES)
+def test_only_the_ratios_of_weights_count(score: str) -> None:
+    a = model(("x", 15, UNIT, 0.9), ("x", 1, (0, 0, 100, 100), 0.7), ("x", 1, (0, 0, 90, 100), 0.3))
+    b = model(("x", 15, UNIT, 0.5), ("x", 1, (0, 0, 110, 100), 0.6))
+    expected = rows_of(fuse([a, b], weights=[1, 3], score=score))
+    for scale in (2.0**1020, 2.0**-1060):
+        assert rows_of(fuse([a, b], weights=[scale, 3 * scale], score=score)) == expected
+
+
+def test_by_sum_a_box_keeps_the_mask_of_the_strongest_box_that_counts() -> None:
+    masks = [{"size": [1, 1], "counts": name} for name in ("sure", "faint", "other")]
+    boxes = (("x", 1, (0, 0, 100, 90), 0.5), ("x", 1, (0, 0, 100, 100), 0.8))
+    a, b = model(*boxes, masks={0: masks[1], 1: masks[0]}), model(("x", 1, (0, 0, 100, 100), 0.6), masks={0: masks[2]})
+    fused = fuse([a, b])
+    assert rows_of(fused) == [("x", 1, (0.0, 0.0, 100.0, 100.0), pytest.approx(0.7))]
+    assert fused.masks == {0: masks[0]}
 
 
 def test_a_mask_follows_its_box() -> None:

@@ -4,9 +4,11 @@ import json
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from xray.errors import InputError
+from xray.evaluation.calibration import Outcomes, fit_line, smoothed
 from xray.inference.thresholds import read_thresholds, thresholds_file, thresholds_of, write_thresholds
 from xray.structures.thresholds import Point, Thresholds
 
@@ -36,6 +38,32 @@ def test_what_was_written_is_read(tmp_path: Path, capsys: pytest.CaptureFixture)
     path.unlink()
     assert thresholds_of([tmp_path / "a"]) is None
     assert capsys.readouterr().err == ""
+
+
+def test_whatever_a_fit_comes_to_is_read(tmp_path: Path) -> None:
+    # Saturated scores, close to one another: a temperature of 0.05 shifts their logits, 7 to 8, by some 145.
+    scores = np.linspace(0.999, 0.9995, 200)
+    line = fit_line(smoothed(Outcomes.of(scores, scores > 0.9993, np.arange(200))))
+    assert line[1] < -100
+    point = Point(line[0], 0.9993, line[1])
+    write_thresholds(run(tmp_path / "a"), Thresholds("boxes", {"Nodule/Mass": point}, "sensitivity=0.9"), {})
+    found = read_thresholds(tmp_path / "a")
+    assert found is not None
+    assert found.of["Nodule/Mass"] == point
+
+
+def test_only_files_of_the_first_version_have_no_intercepts(tmp_path: Path) -> None:
+    path = write_thresholds(run(tmp_path / "a"), FITTED, {})
+    content = json.loads(path.read_text())
+    for point in content["findings"].values():
+        del point["intercept"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"is damaged \(no 'intercept'\): fit again"):
+        read_thresholds(tmp_path / "a")
+    path.write_text(json.dumps(content | {"version": 1}))
+    found = read_thresholds(tmp_path / "a")
+    assert found is not None
+    assert found.of["Nodule/Mass"] == Point(2.0, 0.4)
 
 
 def test_other_weights_and_several_models_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

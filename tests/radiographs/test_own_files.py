@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from xray.errors import InputError
+from xray.files import make_folder
 from xray.outputs.pictures.overlays import save_picture
 from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.own_files import LEFT_OUT, check_apart, place_inside, said
@@ -100,3 +101,14 @@ def test_no_radiograph_is_passed_over_or_replaced(data: Path, tmp_path: Path) ->
         check_apart(tmp_path / "other", tmp_path / "other/overlays", SUFFIXES)
     write_grey(tmp_path / "third/overlays/a.png").write_bytes(of_own((data / "a.png").read_bytes()))
     assert check_apart(tmp_path / "third", data, SUFFIXES) == 0
+
+
+def test_a_link_to_itself_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "raw").mkdir()
+    assert check_apart(tmp_path / "loop", tmp_path / "raw", SUFFIXES) == 0
+    assert check_apart(tmp_path / "raw", tmp_path / "loop", SUFFIXES) == 0
+    with pytest.raises(InputError, match="there is no folder"):
+        find_radiographs(tmp_path / "loop", apart=tmp_path / "raw")
+    with pytest.raises(InputError, match="cannot"):
+        make_folder(tmp_path / "loop")

@@ -45,7 +45,10 @@ def test_of_another_file_it_says_nothing(predictions: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     ["{", "[]", "7", {"version": 2}, {"models": None}, {"models": [7]}, {"models": [{"name": "a"}]}, {"files": 3},
-     {"radiographs": {}}, {"radiographs": {"dataset": 7}}, {"fused": 7}, {"fused": [{}]}, "[" * 100_000],
+     {"settings": None}, {"settings": [7]}, {"ensemble": {}}, {"ensemble": 7}, {"models": [MODEL | {"fold": [1]}]},
+     {"models": [{"name": "a", "files": {"model.safetensors": [1]}}]}, {"radiographs": {"dataset": {}}}, {"fused": []},
+     {"fused": [CONTENT | {"settings": None}]}, {"radiographs": {}}, {"radiographs": {"dataset": 7}}, {"fused": 7},
+     {"fused": [{}]}, "[" * 100_000],
 )  # fmt: skip
 def test_what_is_damaged_or_another_tools_says_nothing(predictions: Path, change: object) -> None:
     path = predictions.parent / FILE

@@ -201,6 +201,7 @@ def settings_for(
 
 def fingerprint_of(config: "Config", inputs: "Inputs", fitted: "Thresholds | None" = None) -> dict[str, object]:
     """Everything that decides the findings: a command resumes the journal of another only if these are equal."""
+    from xray.inference.ensemble import FUSION_IOU, FUSION_SCORE
     from xray.inference.ensemble_file import files_of
     from xray.inference.prediction_journal import stamp
 
@@ -215,6 +216,8 @@ def fingerprint_of(config: "Config", inputs: "Inputs", fitted: "Thresholds | Non
         "submission",
     }  # what they hold counts
     fingerprint = {name: value for name, value in dataclasses.asdict(config).items() if name not in without_effect}
+    # Another version of xray may fuse views and models in another way: half of each would be neither.
+    fingerprint["how xray fuses"] = [FUSION_SCORE, FUSION_IOU]
     if fitted is not None:
         fingerprint["thresholds"] = fitted.digest
     names: tuple[str, ...] = ("model.json", "model.onnx" if config.runtime == "onnx" else "model.safetensors")

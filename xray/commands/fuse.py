@@ -110,12 +110,14 @@ def main(config: Config) -> None:
     image_ids, n_unknown = images_to_submit(store, fused)
     if n_unknown:
         print(f"warning: {n_unknown} images are not in {store.path}; their boxes are kept", file=sys.stderr)
+    # Now, as --save-path may be the folder of one of them.
+    made_by = made_by_of(config)
     with_submission = max(store.categories) < NO_FINDING_CATEGORY
     with finishing(config.save_path, "fusion"):
         if with_submission:
             write_submission(config.save_path / SUBMISSION, fused, image_ids, store.categories)
         write_predictions(config.save_path / PREDICTIONS, fused, store.categories)
-        write_made_by(config.save_path, (PREDICTIONS, SUBMISSION), made_by_of(config))
+        write_made_by(config.save_path, (PREDICTIONS, SUBMISSION), made_by)
     print(f"{sum(len(model.table) for model in models)} boxes of {len(models)} files → {len(fused.table)} boxes")
     print(f"predictions: {config.save_path / PREDICTIONS}")
     if with_submission:

@@ -15,7 +15,7 @@ import numpy as np
 from xray.errors import FlagError
 from xray.findings import NO_FINDING_BOX
 from xray.structures.boxes import BoxTable, box_iou, concatenate_with_masks
-from xray.structures.fusion import FUSED_SCORES, soft_nms, weighted_boxes_fusion
+from xray.structures.fusion import FUSED_SCORES, soft_nms, weighted_boxes_fusion, without_scale
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions, is_no_finding
 
 FUSION_IOU, FUSION_SCORE = 0.4, "sum"
@@ -152,7 +152,7 @@ def fuse_by_category(predictions: Sequence[Predictions], settings: ByCategory) -
     is_normal = is_no_finding(table)
     rows = np.flatnonzero(~is_normal)
     fused, masks_of_fused = fuse_boxes(*table.select_masked(rows, masks), models[rows], len(parts), settings)
-    weights = np.array(settings.default.weights or (1.0,) * len(parts))
+    weights = without_scale(np.array(settings.default.weights or (1.0,) * len(parts)))
     # A model that is left out still says what nobody else does.
     normal = _average_no_finding(table.select(is_normal), np.maximum(weights, 1e-9)[models[is_normal]])
     return _sorted(tuple(index), BoxTable.concatenate([fused, normal]), masks_of_fused)

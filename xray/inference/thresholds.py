@@ -24,6 +24,8 @@ FILE = "thresholds.json"
 VERSION = 2
 """Files of version 1 have no intercepts: their probabilities are those of temperatures alone."""
 MOST_BYTES = 2**20
+MOST_INTERCEPT = 1e4
+"""Above what a fit can come to: the logits of saturated scores, up to 14, divided by a temperature of down to 0.01."""
 NOTE = "Calibration and threshold of each finding, as xray evaluate --fit found them; may be removed."
 WEIGHTS = "model.safetensors"
 """As xray.models.weights calls it, which needs torch."""
@@ -83,12 +85,14 @@ def read_thresholds(given: Path) -> Thresholds | None:
             raise ValueError("it is too large")
         data = path.read_bytes()
         content = json.loads(data)
-        if content["version"] not in (1, VERSION):
+        if type(content["version"]) is not int or content["version"] not in (1, VERSION):
             raise ValueError(f"it has the version {content['version']!r:.20}")
         if content["kind"] not in ("boxes", "labels"):
             raise ValueError(f"it is of {content['kind']!r:.20}")
         weights = [str(digest) for digest in content["weights"]]
-        points = {str(name): _point(str(name), values) for name, values in content["findings"].items()}
+        points = {
+            str(name): _point(str(name), values, content["version"]) for name, values in content["findings"].items()
+        }
         thresholds = Thresholds(content["kind"], points, str(content["at"]), hashlib.sha256(data).hexdigest())
     except FileNotFoundError:
         return None
@@ -132,13 +136,14 @@ def thresholds_of(
     return None
 
 
-def _point(name: str, values: Any) -> Point:
-    temperature, threshold, intercept = values["temperature"], values["threshold"], values.get("intercept", 0.0)
+def _point(name: str, values: Any, version: int) -> Point:
+    temperature, threshold = values["temperature"], values["threshold"]
+    intercept = values["intercept"] if version > 1 else 0.0
     numbers = [value for value in (temperature, threshold, intercept) if value is not None]
     if not all(type(value) in (int, float) and math.isfinite(value) for value in numbers):
         raise ValueError(f"{name} has no numbers")
     if temperature is None or not 0.01 <= temperature <= 100 or not 0 <= (threshold or 0) <= 1.01:
         raise ValueError(f"{name} has a temperature of {temperature} and a threshold of {threshold}")
-    if intercept is None or not -100 <= intercept <= 100:
+    if intercept is None or abs(intercept) > MOST_INTERCEPT:
         raise ValueError(f"{name} has an intercept of {intercept}")
     return Point(float(temperature), None if threshold is None else float(threshold), float(intercept))

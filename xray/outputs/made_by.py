@@ -50,7 +50,8 @@ def model_of(path: Path) -> dict[str, Any]:
     except InputError:
         fold = None
     return {
-        "name": PurePath(as_given(path)).name,
+        # A path of "." has no name.
+        "name": PurePath(as_given(path)).name or path.absolute().resolve().name,
         "task": description.get("task"),
         "thresholds": description.get("thresholds"),
         "files": {file.name: sha256_of(file) for file in files},

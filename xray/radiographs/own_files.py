@@ -29,7 +29,7 @@ def place_inside(out: Path, data: Path) -> Path | None:
 
     A search leaves hidden folders out.
     """
-    inner, outer = out.resolve(), data.resolve()
+    inner, outer = (Path(os.path.realpath(path)) for path in (out, data))
     if inner == outer or not outer.is_dir() or not inner.is_relative_to(outer):
         return None
     below = inner.relative_to(outer)
@@ -44,7 +44,7 @@ def check_apart(out: Path, data: Path, suffixes: Collection[str], is_begun: bool
     Raises InputError where both are one folder, what is written would lie among what is read, or a radiograph would be
     passed over or replaced.
     """
-    inner, outer = out.resolve(), data.resolve()
+    inner, outer = (Path(os.path.realpath(path)) for path in (out, data))
     if inner == outer:
         raise InputError(
             f"{out} is the folder {data} itself, whose radiographs and results must stay apart: give --save-path "

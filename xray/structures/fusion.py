@@ -72,6 +72,7 @@ def weighted_boxes_fusion(
     models = np.asarray(models, dtype=np.int64).reshape(-1)
     weight_of = np.asarray(weights, dtype=np.float64).reshape(-1)
     _check_fusion(table, models, weight_of, score)
+    weight_of = without_scale(weight_of)
     has_area = ((table.boxes[:, 2:] - table.boxes[:, :2]) > 0).all(axis=1)
     usable = np.flatnonzero((table.scores >= skip_threshold) & has_area)
     by_image = usable[np.argsort(table.images[usable], kind="stable")]
@@ -86,6 +87,13 @@ def weighted_boxes_fusion(
         n_fused += len(fused)
     counts = np.concatenate([np.zeros(0, dtype=np.int64), *(counts for _, counts, _, _ in parts)])
     return Fused(BoxTable.concatenate([fused for fused, _, _, _ in parts]), counts, cluster)
+
+
+def without_scale(weights: np.ndarray) -> np.ndarray:
+    """(M,) weights in [0, 1], of which only the ratios count: sums of huge ones would overflow, products of tiny ones
+    vanish. They are divided by a power of two, which changes no bit of a mean."""
+    scaled: np.ndarray = np.ldexp(weights, -int(np.frexp(weights.max())[1]))
+    return scaled
 
 
 def _split_at_images(rows: np.ndarray, images: np.ndarray) -> list[np.ndarray]:

@@ -53,7 +53,7 @@ def read_made_by(predictions: Path) -> MadeBy | None:
         if path.stat().st_size > MOST_BYTES:
             return None
         content = json.loads(path.read_bytes())
-        is_known = content["version"] == VERSION and all(map(_is_whole, parts_of(content)))
+        is_known = content["version"] == VERSION and _has_settings(content) and all(map(_is_whole, parts_of(content)))
         is_same = is_known and content["files"].get(predictions.name) == sha256_of(predictions)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # It may be another tool's: predictions are used as those that have none.
@@ -67,7 +67,27 @@ def parts_of(made_by: MadeBy) -> list[MadeBy]:
 
 
 def _is_whole(part: MadeBy) -> bool:
-    dataset = part["radiographs"]["dataset"]
-    return isinstance(dataset, dict | None) and all(
-        isinstance(model["name"], str) and isinstance(model["files"], dict) for model in part["models"]
+    dataset, ensemble = part["radiographs"]["dataset"], part["ensemble"]
+    return (
+        (dataset is None or (isinstance(dataset["n_images"], int) and isinstance(dataset["radiographs_sha256"], str)))
+        and (ensemble is None or isinstance(ensemble["sha256"], str))
+        and all(map(_is_whole_model, part["models"]))
+    )
+
+
+def _is_whole_model(model: MadeBy) -> bool:
+    digests = model["files"].values()
+    return (
+        isinstance(model["name"], str)
+        and isinstance(model.get("fold"), int | str | None)
+        and all(isinstance(digest, str) for digest in digests)
+    )
+
+
+def _has_settings(content: MadeBy) -> bool:
+    fused = content.get("fused", ())
+    return (
+        isinstance(content["settings"], dict)
+        and (bool(fused) or "fused" not in content)
+        and all(map(_has_settings, fused))
     )

@@ -33,6 +33,27 @@ def said(source):
     return {warning.kind: warning.detail for warning in source.warnings}
 
 
+def test_a_label_behind_which_boxes_stand_may_be_of_several_words(read):
+    source = read("0,Lung Opacity 1 1 2 30 40 mass 1.0 5 5 20 20", "1,Aortic enlargement 1 10 20 30 40", "2,")
+    assert [category["name"] for category in source.categories] == ["Aortic enlargement", "Lung Opacity", "mass"]
+    assert source.boxes.boxes.tolist() == [[1, 2, 30, 40], [5, 5, 20, 20], [10, 20, 30, 40]]
+    assert [source.categories[label - 1]["name"][0] for label in source.boxes.labels] == ["L", "m", "A"]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ("opacity 10 20 30 40", "opacity 1 2 30 40"),
+        ("10 20 30 40", "1 2 30 40", "none"),
+        ("Type 2 nodule 1 1 2 30 40", "Type 2 nodule 1 1 2 30 41"),
+        ("opacity 1 1 2 30 40 7", "opacity 1 1 2 30"),
+    ],
+)
+def test_boxes_that_are_written_in_another_way_are_no_labels(read, cells):
+    with pytest.raises(InputError, match="label holds numbers and not labels alone, such as"):
+        read(*(f"{number},{cell}" for number, cell in enumerate(cells)))
+
+
 def test_boxes_behind_their_labels_in_one_cell(read):
     source = read(
         "0,opacity 1 1.5 2 30 4e1 opacity 1 40 5 50 6.25",
@@ -82,7 +103,7 @@ def test_predictions_and_damaged_cells_are_no_labels(read, header, lines, messag
 
 def test_a_long_cell_takes_no_longer_than_its_words(read):
     # Numbers that could be taken apart in many ways, in a cell that is none of the known kinds.
-    with pytest.raises(InputError, match="neither labels nor boxes"):
+    with pytest.raises(InputError, match="holds numbers and not labels alone"):
         read("0," + "1234567 " * 4001, header="image,PredictionString")
 
 

@@ -1,6 +1,7 @@
 """Boxes that a table writes behind their labels in one cell, as Kaggle's challenges do: "opacity 1 x1 y1 x2 y2 …".
 
-Of SIIM-FISABIO, VinBigData and tables made of them: six words a box, of which the second is a score, 1 in a truth. A
+Of SIIM-FISABIO, VinBigData and tables made of them: a label and five numbers a box, the first of which is a score, 1 in
+a truth. Labels are one word there, or a number; of several words ("Lung Opacity") in tables that people make of them. A
 box of 0 0 1 1 stands for that nothing was found, whatever its label is called ("none", VinBigData's 14).
 """
 
@@ -46,10 +47,15 @@ def unfolded(cells: "pd.DataFrame", name: str, chosen: str = "") -> "tuple[pd.Da
         return cells, ""
     texts, code_of = factorize(cells[column])
     filled = [text for text in texts if not is_missing(text) and not is_unsaid(text)]
-    spelt = {text: of_text for text in filled if (of_text := _boxes(text)) is not None}
+    spelt = {text: found for text in filled if (found := _boxes(text))}
     if filled and not spelt and all(map(_is_scored, filled)):
         raise InputError(_of_predictions(name, column, "boxes with scores, and no labels"))
     if 2 * len(spelt) <= len(filled):
+        if 2 * len(unread := [text for text in filled if _ends_in_numbers(text)]) > len(filled):
+            raise InputError(
+                f"{name}: {column} holds numbers and not labels alone, such as {unread[0][:60]!r}: write each box as "
+                "LABEL 1 X1 Y1 X2 Y2, or as a row with columns for its sides, or name another column with --label"
+            )
         return cells, ""
     if other := next((text for text in filled if text not in spelt), ""):
         example = next(iter(spelt))[:60]
@@ -77,16 +83,37 @@ def box_columns(column: str) -> tuple[str, ...]:
 
 def _boxes(text: str) -> list[_Box] | None:
     """The boxes of a cell; None for one that does not consist of them."""
-    words = text.split()
-    parts = [words[start : start + _WORDS] for start in range(0, len(words), _WORDS)]
     boxes = []
-    for part in parts:
-        if len(part) < _WORDS or not _LABEL.fullmatch(part[0]) or not all(map(_NUMBER.fullmatch, part[1:])):
+    for part in _parts(text.split()):
+        if len(part) != _WORDS or not _LABEL.fullmatch(part[0]) or not all(map(_NUMBER.fullmatch, part[1:])):
             return None
         corners = tuple(part[2:])
         is_none = tuple(map(float, corners)) == NO_FINDING_BOX
         boxes.append((NO_FINDING_NAME if is_none else part[0], float(part[1]), _NO_CORNERS if is_none else corners))
     return boxes or None
+
+
+def _parts(words: list[str]) -> list[list[str]]:
+    """The words of each box. A label of several, such as "Lung Opacity", becomes one; it has no number among them."""
+    if words and _NUMBER.fullmatch(words[0]):
+        return [words[start : start + _WORDS] for start in range(0, len(words), _WORDS)]
+    parts: list[list[str]] = []
+    is_label = False
+    for word in words:
+        if _NUMBER.fullmatch(word):
+            parts[-1].append(word)
+            is_label = False
+        elif is_label:
+            parts[-1][0] += f" {word}"
+        else:
+            parts.append([word])
+            is_label = True
+    return parts
+
+
+def _ends_in_numbers(text: str) -> bool:
+    words = text.split()[-len(SIDES) :]
+    return len(words) == len(SIDES) and all(map(_NUMBER.fullmatch, words))
 
 
 def _is_scored(text: str) -> bool:
