@@ -60,6 +60,10 @@ def test_only_files_of_the_first_version_have_no_intercepts(tmp_path: Path) -> N
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"is damaged \(no 'intercept'\): fit again"):
         read_thresholds(tmp_path / "a")
+    huge = {"Other": {"temperature": 10**400, "threshold": 0.5, "intercept": 0.0}}
+    path.write_text(json.dumps(content | {"findings": huge}))
+    with pytest.raises(InputError, match="is damaged"):
+        read_thresholds(tmp_path / "a")
     path.write_text(json.dumps(content | {"version": 1}))
     found = read_thresholds(tmp_path / "a")
     assert found is not None

@@ -61,7 +61,8 @@ def test_one_that_early_stop_has_ended_is_finished(tmp_path, scores, patience, i
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("config.yaml", "- 1\n"), ("config.yaml", "n_epochs: many\n"), ("config.yaml", "{"), ("config.yaml", "a: " * 9),
+    [("config.yaml", "- 1\n"), ("config.yaml", "n_epochs: many\n"), ("config.yaml", "n_epochs: .inf\n"),
+     ("config.yaml", "{"), ("config.yaml", "a: " * 9),
      ("metrics.csv", "no,table\n1,2\n"), ("metrics.csv", "epoch\nx\n"), ("metrics.csv", "")],
 )  # fmt: skip
 def test_what_cannot_be_read_says_nothing(side_run, tmp_path, name, text):

@@ -96,7 +96,7 @@ def read_thresholds(given: Path) -> Thresholds | None:
         thresholds = Thresholds(content["kind"], points, str(content["at"]), hashlib.sha256(data).hexdigest())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:100]
         raise InputError(
             f"{path} is damaged ({reason}): fit again by {spelled('evaluate')} --fit, or remove it"

@@ -27,7 +27,17 @@ def unfinished(run: Path) -> str:
         done = max((int(row["epoch"]) + 1 for row in rows), default=0)
         if not 0 < done < wanted or (patience and _waited(run, config, rows) >= patience):
             return ""
-    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error):
+    except (
+        InputError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        csv.Error,
+    ):
         # What is no such run, or has no such files, says nothing.
         return ""
     of = f"{wanted} epochs, and --early-stop {patience} has not ended it" if patience else f"{wanted} epochs"
