@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 import re
 import shutil
@@ -304,14 +305,19 @@ def test_maps_pictures_and_labels_of_a_dataset_are_the_same_bytes(
 @pytest.mark.slow
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 def test_ray_started_for_one_command_ends_with_it(nodes, pictures, tmp_path, which):
-    flags = ["--data-path", pictures, "--save-path", tmp_path / "out", "--image-size", 1024, "--engine", "ray"]
+    # So many that no machine has decoded them when the signal comes.
+    for number, path in itertools.product(range(20), sorted(pictures.rglob("*.*"))):
+        many = tmp_path / "many" / path.relative_to(pictures).parent
+        many.mkdir(parents=True, exist_ok=True)
+        os.link(path, many / f"{number}-{path.name}")
+    flags = ["--data-path", tmp_path / "many", "--save-path", tmp_path / "out", "--image-size", 1024, "--engine", "ray"]
     process = start("folders", *flags, tool="convert.py", mark=str(tmp_path))
     end = time.monotonic() + 100
     while not (tmp_path / "out" / "images.npy.part").exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.05)
-    time.sleep(2)
+    time.sleep(1)
     os.kill(process.pid, which)
     said = process.communicate(timeout=300)
     assert process.returncode == 128 + which, said
