@@ -11,9 +11,9 @@ from xray.training.learned import (
     learned_by,
     learned_from,
     learned_in_words,
-    made_by,
     of_other_radiographs,
     other_weights,
+    runs_beside,
     strangers,
 )
 from xray.training.trained_on import note_dataset
@@ -31,11 +31,11 @@ def test_predictions_are_of_the_run_that_they_lie_in(tmp_path: Path) -> None:
     run, folds = run_at(tmp_path / "mine"), [run_at(tmp_path / f"cv/fold{number}") for number in range(2)]
     run_at(tmp_path / "cv/another")
     for place in ("predictions.json", "validation/predictions.json", "test/any.json"):
-        assert made_by(run / place) == [run]
-    assert made_by(folds[1] / "out_of_fold/predictions.json") == [folds[1]]
-    assert made_by(tmp_path / "cv/predictions.json") == folds
+        assert runs_beside(run / place) == [run]
+    assert runs_beside(folds[1] / "out_of_fold/predictions.json") == [folds[1]]
+    assert runs_beside(tmp_path / "cv/predictions.json") == folds
     # A folder with runs of any name in it says nothing.
-    assert made_by(tmp_path / "predictions.json") == []
+    assert runs_beside(tmp_path / "predictions.json") == []
     assert strangers(run, [], tmp_path / "predictions.json") == ""
     assert strangers(run, [run], run / "predictions.json") == ""
     assert strangers(folds[0], folds, tmp_path / "cv/predictions.json") == ""

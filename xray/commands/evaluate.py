@@ -127,7 +127,7 @@ def main(config: Config) -> None:
     run = config.run or run_of(config.predictions)
     curves, pixels = read_curves(run) if run else None, pixels_of(store, config.radiographs)
     is_of_scores = config.fit is not None and fitting.has_scores(config.fit)
-    makers = [config.run] if config.run else learning.made_by(config.predictions)
+    makers = [config.run] if config.run else learning.runs_beside(config.predictions)
     made_by = read_made_by(config.predictions)
     strange = ""
     if config.fit and is_of_scores:

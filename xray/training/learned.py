@@ -18,7 +18,7 @@ from xray.training.recipes import read_yaml
 MODEL = "model.json"
 
 
-def made_by(predictions: Path) -> list[Path]:
+def runs_beside(predictions: Path) -> list[Path]:
     """The run directories whose predictions a file holds: the one that it lies in, itself or in a folder of it; or
     those of the folds beside it, as a cross-validation leaves them. Empty where nothing says so.
     """
