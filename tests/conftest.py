@@ -15,6 +15,10 @@ from hypothesis import HealthCheck, settings
 # gains nothing, and where the cores are busy its threads wait for each other: 50 times longer was seen.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# The highest instructions without bfloat16: with it, commands choose a precision by its speed on this processor, and say
+# so. Tests of that choice set what they need.
+os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_VNNI"
+
 # A shell that runs tests in the background has them ignore Ctrl-C, and so would every command that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -125,16 +129,27 @@ def train_tiny() -> Callable[..., Path]:
     return train
 
 
+def unchanged(run: Path) -> Iterator[Path]:
+    """A run directory that tests share. One that leaves or changes a file there would change what the others see."""
+
+    def files() -> dict[Path, tuple[int, int]]:
+        return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in run.rglob("*") if path.is_file()}
+
+    before = files()
+    yield run
+    assert files() == before, f"a test changed {run}, which others share"
+
+
 @pytest.fixture(scope="session")
-def vinbig_run(vinbig_store: Path, train_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def vinbig_run(vinbig_store: Path, train_tiny: Callable[..., Path], tmp_path_factory: Any) -> Iterator[Path]:
     """Three epochs on `vinbig_store`, with an average of the weights. Not to be changed."""
-    return train_tiny(vinbig_store, tmp_path_factory.mktemp("runs") / "vinbig", "--n-epochs", 3, "--ema")
+    yield from unchanged(train_tiny(vinbig_store, tmp_path_factory.mktemp("runs") / "vinbig", "--n-epochs", 3, "--ema"))
 
 
 @pytest.fixture(scope="session")
-def side_run(side_store: Path, train_tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def side_run(side_store: Path, train_tiny: Callable[..., Path], tmp_path_factory: Any) -> Iterator[Path]:
     """One epoch on `side_store`. Not to be changed."""
-    return train_tiny(side_store, tmp_path_factory.mktemp("runs") / "sides")
+    yield from unchanged(train_tiny(side_store, tmp_path_factory.mktemp("runs") / "sides"))
 
 
 @pytest.fixture(scope="session")
@@ -214,14 +229,14 @@ def train_masks() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def segmentation_run(mask_store: Path, train_masks: Callable[..., Path], tmp_path_factory: Any) -> Path:
+def segmentation_run(mask_store: Path, train_masks: Callable[..., Path], tmp_path_factory: Any) -> Iterator[Path]:
     """A U-Net that finds the bright rectangles of `mask_store`. Not to be changed."""
     flags = ("--n-epochs", "12", "--lr", "0.003", "--flip", "0", "--augment", "none", "--val-every", "4")
-    return train_masks(mask_store, tmp_path_factory.mktemp("runs") / "masks", *flags)
+    yield from unchanged(train_masks(mask_store, tmp_path_factory.mktemp("runs") / "masks", *flags))
 
 
 @pytest.fixture(scope="session")
-def classification_run(mask_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def classification_run(mask_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A classifier of `mask_store` that has learned next to nothing. Not to be changed."""
     from xray.commands.train import main
     from xray.training.recipes import read_training_flags
@@ -229,7 +244,7 @@ def classification_run(mask_store: Path, tmp_path_factory: pytest.TempPathFactor
     run = tmp_path_factory.mktemp("runs") / "labels"
     places = ["--data-path", str(mask_store), "--save-path", str(run)]
     main(*read_training_flags([*CLASSIFICATION_FLAGS, "--n-epochs", "2", *places]))
-    return run
+    yield from unchanged(run)
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import torch
 from xray.errors import InputError
 from xray.models.device import (
     bfloat16_gain,
+    has_amx,
+    has_bfloat16,
     inference_precision,
     largest_batch,
     lightning_precision,
@@ -90,6 +92,30 @@ def test_precision_of_inference(monkeypatch, precision, device, has_bf16, expect
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bf16)
     monkeypatch.setattr("xray.models.device.has_bfloat16", lambda: has_bf16)
     assert inference_precision(precision, device) == expected
+
+
+@pytest.mark.parametrize(
+    ("limit", "bfloat16", "amx"),
+    [
+        ("", True, True),
+        ("DEFAULT", True, True),
+        ("AVX512_CORE_AMX", True, True),
+        ("AVX10_1_512_AMX_FP16", True, True),
+        ("AVX512_CORE_BF16", True, False),
+        ("AVX2_VNNI_2", True, False),
+        ("AVX512_CORE_VNNI", False, False),
+        ("avx2", False, False),
+        ("of a later version", True, True),
+    ],
+)
+def test_a_limit_of_instructions_counts(monkeypatch, limit, bfloat16, amx):
+    """PyTorch tells what the processor has; oneDNN, which computes, keeps to the limit."""
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert (has_bfloat16(), has_amx()) == (bfloat16, amx)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert (has_bfloat16(), has_amx()) == (bfloat16, False)
 
 
 def test_the_gain_of_bfloat16_is_a_ratio_of_times():

@@ -591,7 +591,11 @@ def test_the_command(vinbig_run, vinbig_store, tmp_path, which):
     command = [sys.executable, str(ROOT / "tools" / "serve.py"), "--weights", str(vinbig_run), "--port", "0"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(
-        [*command, "--n-workers", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [*command, "--precision", "32", "--n-workers", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     try:
         address = re.search(r"http://\S+", process.stdout.readline())[0]

@@ -21,7 +21,7 @@ import torch
 from xray import __version__
 from xray.files import complete
 from xray.inference.openvino_files import INT8, sha256_of
-from xray.models.device import of_processor
+from xray.models.device import LIMIT, of_processor
 from xray.models.weights import WEIGHTS_FILE
 from xray.storage.places import as_given
 
@@ -32,8 +32,6 @@ MOST_BYTES = 2**20
 MOST_WORDS = 600
 FLAGS = ("avx2", "avx_vnni", "avx512", "amx", "bf16", "i8mm", "sve")
 """Prefixes of the processor's instructions that decide about speed."""
-LIMIT = "ONEDNN_MAX_CPU_ISA"
-"""The environment variable with which a user limits the instructions that PyTorch may use."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -69,16 +70,33 @@ def inference_precision(precision: str, device: torch.device) -> torch.dtype | N
     return {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}[precision]
 
 
+LIMIT = "ONEDNN_MAX_CPU_ISA"
+"""The environment variable with which a user limits the instructions that oneDNN, and so PyTorch, may use."""
+WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
+"""Values of LIMIT that leave no bfloat16 (oneDNN's page "CPU Dispatcher Control"). An unknown value limits nothing."""
+WITHOUT_AMX = (*WITHOUT_BFLOAT16, "AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10_1_512", "AVX2_VNNI_2")
+
+
 def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16: AMX or AVX-512 BF16 on x86, BF16 on Arm."""
+    """Whether this processor multiplies bfloat16 (AMX or AVX-512 BF16 on x86, BF16 on Arm) and LIMIT lets PyTorch use it.
+
+    PyTorch itself asks the processor alone: under a limit it would compute in bfloat16 by slow detours.
+    """
     x86 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if x86:
+        return _limit() not in WITHOUT_BFLOAT16
     is_sve = torch.backends.cpu.get_cpu_capability().startswith("SVE")
-    return x86 or (is_sve and "bf16" in of_processor().get("Features", "").split())
+    return is_sve and "bf16" in of_processor().get("Features", "").split()
 
 
 def has_amx() -> bool:
     """Whether this processor has AMX (which multiplies tiles of bfloat16) and PyTorch may use it."""
-    return bool(torch.cpu._is_amx_tile_supported() and torch.backends.mkldnn.is_available())
+    is_there = torch.cpu._is_amx_tile_supported() and torch.backends.mkldnn.is_available()
+    return bool(is_there and _limit() not in WITHOUT_AMX)
+
+
+def _limit() -> str:
+    return os.environ.get(LIMIT, "").upper()
 
 
 @functools.cache

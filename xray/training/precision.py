@@ -41,7 +41,7 @@ def _of_device(task: Any, device: torch.device) -> tuple[str, str]:
         has_it = torch.cuda.is_bf16_supported()
         return ("bf16", "this GPU has it") if has_it else ("32", "this GPU has no bfloat16")
     if not has_bfloat16():
-        return "32", "this processor has no bfloat16"
+        return "32", "PyTorch has no bfloat16 on this processor"
     n_steps = config.n_epochs * math.ceil(len(task.train_rows) / config.batch_size / config.accumulate)
     if n_steps < FEW_STEPS:
         return "32", f"fewer than {FEW_STEPS} steps"
