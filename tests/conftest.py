@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, settings
 # gains nothing, and where the cores are busy its threads wait for each other: 50 times longer was seen.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# The highest instructions without bfloat16: with it, commands choose a precision by its speed on this processor, and say
-# so. Tests of that choice set what they need.
+# The highest instructions without bfloat16. With it, commands choose a precision by its speed on this processor, and
+# say so. Tests of that choice set what they need.
 os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_VNNI"
 
 # A shell that runs tests in the background has them ignore Ctrl-C, and so would every command that they start.

@@ -78,7 +78,7 @@ WITHOUT_AMX = (*WITHOUT_BFLOAT16, "AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 (AMX or AVX-512 BF16 on x86, BF16 on Arm) and LIMIT lets PyTorch use it.
+    """Whether this processor multiplies bfloat16 and LIMIT lets PyTorch use it: AMX, AVX-512 BF16, or BF16 on Arm.
 
     PyTorch itself asks the processor alone: under a limit it would compute in bfloat16 by slow detours.
     """
