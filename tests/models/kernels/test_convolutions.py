@@ -11,6 +11,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from xray.models.classification.classifier import build_classifier
 from xray.models.detection.detector import build_detector
+from xray.models.kernels import convolutions
 from xray.models.kernels.convolutions import InferenceBlock, InferenceConv2d, speed_up_inference
 from xray.models.kernels.norms import fold_batch_norms
 from xray.models.kernels.winograd import NOTHING, RELU, RELU6, matrices, weights_of_products, winograd
@@ -58,6 +59,26 @@ def test_a_quick_convolution_is_a_convolution(size, options):
         torch.testing.assert_close(InferenceConv2d(conv)(features), expected, rtol=0, atol=2e-5)
         summed = F.relu(expected + addend)
         torch.testing.assert_close(InferenceConv2d(conv, RELU)(features, addend), summed, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("summed", [False, True])
+@pytest.mark.parametrize("by_onednn", [False, True])
+def test_bfloat16_on_processors_with_and_without_it(monkeypatch, by_onednn, summed, activation):
+    """Before AVX-512, oneDNN refuses to convolve bfloat16 (PyTorch 2.14: a RuntimeError)."""
+    if by_onednn and not convolutions.onednn_has_bfloat16():
+        pytest.skip("oneDNN has no bfloat16 on this processor")
+    monkeypatch.setattr(convolutions, "onednn_has_bfloat16", lambda: by_onednn)
+    own, expected = ACTIVATIONS[activation]
+    conv = nn.Conv2d(16, 16, 3, padding=2, stride=2, dilation=2, groups=2).to(memory_format=torch.channels_last)
+    features, addend = random(2, 16, 9, 9), random(2, 16, 5, 5).bfloat16()
+    with torch.inference_mode():
+        exact = expected(conv(features) + (addend if summed else 0))
+        given = addend.clone(memory_format=torch.channels_last) if summed else None
+        output = InferenceConv2d(conv.bfloat16(), own)(features, given)
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.float(), exact, rtol=0.02, atol=0.04)
+    assert given is None or given.data_ptr() == output.data_ptr()
 
 
 @pytest.mark.parametrize("block", [BasicBlock(128, 128), Bottleneck(128, 32)])

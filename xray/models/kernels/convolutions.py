@@ -6,6 +6,7 @@ convolution too, and that of their weights, whose products run over tiles in pla
 arXiv:1509.09308).
 """
 
+import functools
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from xray.models.kernels.products import BatchedProducts, point_convolution, speed_up_linear
 from xray.models.kernels.winograd import (
+    LIMITS,
     NOTHING,
     RELU,
     RELU6,
@@ -51,6 +53,12 @@ def _is_large(features: Tensor) -> bool:
 
 
 # Inference
+
+
+@functools.cache
+def onednn_has_bfloat16() -> bool:
+    """Whether oneDNN convolves bfloat16 on this processor, fast or slow: from AVX-512 on. Without, PyTorch does it."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def speed_up_inference(model: nn.Module) -> nn.Module:
@@ -97,6 +105,8 @@ class InferenceConv2d(nn.Module):
             if self._products is None:
                 self._products = weights_of_products(self.weight)
             return winograd(features, self._products, self.bias, self.activation, addend)
+        if self.weight.dtype == torch.bfloat16 and not onednn_has_bfloat16():
+            return self._by_pytorch(features, addend)
         if addend is None:
             return torch.ops.mkldnn._convolution_pointwise(
                 features, self.weight, self.bias, *self.places, *self.activation, ""
@@ -104,6 +114,13 @@ class InferenceConv2d(nn.Module):
         return torch.ops.mkldnn._convolution_pointwise_.binary(
             addend, features, self.weight, self.bias, *self.places, "add", 1.0, *self.activation, ""
         )
+
+    def _by_pytorch(self, features: Tensor, addend: Tensor | None) -> Tensor:
+        padding, stride, dilation, groups = self.places
+        output = F.conv2d(features, self.weight, self.bias, stride, padding, dilation, groups)
+        if addend is not None:
+            output = addend.add_(output)
+        return output if self.activation == NOTHING else output.clamp_(*LIMITS[self.activation[0]])
 
 
 class InferenceBlock(nn.Module):
