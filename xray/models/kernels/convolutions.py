@@ -91,7 +91,7 @@ class InferenceConv2d(nn.Module):
     def __init__(self, conv: nn.Conv2d, activation: tuple[str, list[float]] = NOTHING) -> None:
         super().__init__()
         self.weight, self.bias, self.activation = conv.weight, conv.bias, activation
-        self.places = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
+        self.places = (list(map(int, conv.padding)), list(conv.stride), list(conv.dilation), conv.groups)
         self.is_wide = is_wide(conv)
         self._products: BatchedProducts | None = None
 
