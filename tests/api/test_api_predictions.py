@@ -12,6 +12,7 @@ from xray.api.result import Result
 from xray.api.results import Results
 from xray.errors import InputError
 from xray.structures.boxes import BoxTable
+from xray.structures.made_by import read_made_by
 from xray.structures.predictions import Predictions, read_predictions, write_predictions
 
 FINDER = Finder({1: "Aortic enlargement", 4: "Cardiomegaly"}, has_masks=False)
@@ -65,6 +66,35 @@ def test_evaluated_as_the_command_does(truth, results, tmp_path):
 def test_what_cannot_be_evaluated(truth, given, options, message):
     with pytest.raises(InputError, match=message):
         xray.evaluate(given, truth, **options)
+
+
+def test_fused_results_are_saved_with_what_made_them(results, truth, tmp_path):
+    models = []
+    for fold in (0, 1):
+        run = tmp_path / f"run{fold}"
+        run.mkdir()
+        (run / "model.safetensors").write_bytes(run.name.encode())
+        (run / "model.json").write_text('{"task": "detection"}')
+        (run / "config.yaml").write_text(f"fold: {fold}\n")
+        models.append(
+            Results(dataclasses.replace(one, finder=dataclasses.replace(FINDER, runs=(run,))) for one in results)
+        )
+    file = models[1].save(tmp_path / "out")[-1]
+    fused = xray.fuse([models[0], file], [2, 1], iou=0.5)
+    made = read_made_by(fused.save(tmp_path / "fused")[-1])
+    assert [part["models"][0]["name"] for part in made["fused"]] == ["run0", "run1"]
+    assert (made["settings"]["weights"], made["settings"]["iou"]) == ([2, 1], 0.5)
+    # A file in a run directory is its model's; a fused one is what was fused.
+    in_run = results.save(tmp_path / "run0" / "found")[-1]
+    twice = xray.fuse([in_run, fused], dataset=truth)
+    made = read_made_by(twice[:1].save(tmp_path / "twice")[-1])
+    assert made["fused"][0]["models"][0]["name"] == "run0"
+    assert [part["models"][0]["name"] for part in made["fused"][1]["fused"]] == ["run0", "run1"]
+    # What is not known of one is not known of all.
+    xray.fuse([models[0], results]).save(tmp_path / "fused", overwrite=True)
+    assert not (tmp_path / "fused" / "made_by.json").exists()
+    xray.fuse([models[0], results.to_predictions()]).save(tmp_path / "other")
+    assert not (tmp_path / "other" / "made_by.json").exists()
 
 
 def test_fused_boxes_are_the_means(results):

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from xray.commands.fuse import Config, main
+from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 from xray.structures.made_by import read_made_by, write_made_by
+from xray.training.learned import learned_by
+from xray.training.trained_on import note_dataset
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "fuse.py"
 UNIT = [0, 0, 1, 1]
@@ -120,6 +123,26 @@ def test_what_was_fused_is_known_if_it_is_of_each(tmp_path: Path, data: Path, fi
     # Of what is not known of all, an earlier file does not stay.
     main(Config((known[0], files[1]), data, tmp_path / "out", overwrite=True))
     assert not (tmp_path / "out/made_by.json").exists()
+
+
+def test_what_lies_in_runs_is_known_by_them(tmp_path: Path, data: Path, files: tuple[Path, Path]) -> None:
+    """evaluate says of the fused file, wherever it lies, which of its radiographs have trained a model."""
+    store = open_store(data, pixels=False)
+    given = []
+    for fold, ids in enumerate((["one"], ["t", "two"])):
+        run = tmp_path / f"run{fold}"
+        run.mkdir()
+        (run / "model.safetensors").write_bytes(run.name.encode())
+        (run / "model.json").write_text('{"task": "detection"}')
+        (run / "config.yaml").write_text(f"fold: {fold}\n")
+        note_dataset(run, store)
+        given.append(write(run / "predictions.json", *((name, 4, [0, 0, 100, 100], 0.6) for name in ids)))
+    main(Config(tuple(given), data, tmp_path / "out"))
+    made = read_made_by(tmp_path / "out/predictions.json")
+    assert made is not None
+    assert [part["models"][0]["name"] for part in made["fused"]] == ["run0", "run1"]
+    # The training radiograph is of fold 0, which the second model has trained on.
+    assert learned_by(made, store, store.records) == (1, "run1 held back fold 1")
 
 
 def test_settings_reach_the_fusion(tmp_path: Path, data: Path, files: tuple[Path, Path]) -> None:

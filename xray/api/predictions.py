@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xray.api.finder import Finder
+from xray.api.made_by import made_by_fused
 from xray.api.result import Result
 from xray.api.results import Results
 from xray.datasets.prediction_ids import read_any_predictions
@@ -14,6 +15,7 @@ from xray.datasets.store import Store, open_store
 from xray.errors import InputError
 from xray.findings import NO_FINDING_NAME
 from xray.outputs.pictures.findings import rows_of
+from xray.structures.made_by import MadeBy
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions, read_predictions
 
 Given = str | os.PathLike[str] | Results | Result | Predictions
@@ -74,6 +76,8 @@ def fuse(
     dataset: what the ids of foreign files are those of; not needed for results, nor for files of `xray infer`.
 
     The results know the radiographs as far as some of the given results do; of files alone they know names and rows.
+    What `save` writes names the models that made each of them, where all are known: results of models, files that have
+    a made_by.json beside them, and files in run directories.
     Probabilities of classifiers are not fused. Raises InputError for values out of range, and models whose categories
     differ.
     """
@@ -94,7 +98,10 @@ def fuse(
                     f"category {number} is {categories[number]} to one model and {name} to another: models that are "
                     "fused must agree on them"
                 )
-    return _results_of(fuse_predictions(models, weights, iou, skip, method, score, sigma, scale), categories, known)
+    fused = fuse_predictions(models, weights, iou, skip, method, score, sigma, scale)
+    settings = {"weights": list(weights or ()), "iou": iou, "skip": skip, "method": method, "score": score}
+    settings |= {"sigma": sigma, "scale": scale, "labels_sha256": []}
+    return _results_of(fused, categories, known, made_by_fused(predictions, models, store, settings))
 
 
 def _results_in(given: Any) -> list[Result]:
@@ -124,12 +131,15 @@ def _predictions_of(given: Any, store: Store | None) -> Predictions:
     return Results(results).to_predictions()
 
 
-def _results_of(predictions: Predictions, categories: Mapping[int, str], known: Mapping[str, Result]) -> Results:
+def _results_of(
+    predictions: Predictions, categories: Mapping[int, str], known: Mapping[str, Result], made_by: MadeBy | None
+) -> Results:
     """Predictions whose ids mean the same as those of `known`, results of the same radiographs, as far as there are."""
     names = {number: name for number, name in categories.items() if number != NO_FINDING_CATEGORY}
     if categories.get(NO_FINDING_CATEGORY, NO_FINDING_NAME) != NO_FINDING_NAME:
         names = dict(categories)
-    finder = Finder(names, bool(predictions.masks) or any(result.finder.has_masks for result in known.values()))
+    has_masks = bool(predictions.masks) or any(result.finder.has_masks for result in known.values())
+    finder = Finder(names, has_masks, fused=made_by)
     results = []
     for number, name in enumerate(map(str, predictions.image_ids)):
         result = Result(name, None, *rows_of(predictions.table, predictions.masks, number), {}, finder)

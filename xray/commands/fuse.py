@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -111,7 +112,7 @@ def main(config: Config) -> None:
     if n_unknown:
         print(f"warning: {n_unknown} images are not in {store.path}; their boxes are kept", file=sys.stderr)
     # Now, as --save-path may be the folder of one of them.
-    made_by = made_by_of(config)
+    made_by = made_by_fused(config, store, models)
     with_submission = max(store.categories) < NO_FINDING_CATEGORY
     with finishing(config.save_path, "fusion"):
         if with_submission:
@@ -162,12 +163,13 @@ def settings_of(config: Config, store: "Store") -> "ByCategory":
     return ensemble.by_category(store.categories)
 
 
-def made_by_of(config: Config) -> "MadeBy | None":
+def made_by_fused(config: Config, store: "Store", models: "Sequence[Predictions]") -> "MadeBy | None":
     """What made_by.json says of the fused predictions; None where it is not known of one of them."""
     from xray.files import sha256_of
-    from xray.structures.made_by import read_made_by
+    from xray.outputs.made_by import made_by_of
 
-    known = [read_made_by(path) for path in config.predictions]
+    given = zip(config.predictions, models, strict=True)
+    known = [made_by_of(path, list(map(str, model.image_ids)), store) for path, model in given]
     if any(one is None for one in known):
         return None
     names = ("weights", "iou", "skip", "method", "score", "sigma", "scale") if config.ensemble is None else ()
