@@ -99,17 +99,29 @@ def test_fused_results_are_saved_with_what_made_them(results, truth, tmp_path):
 
 def test_fused_boxes_are_the_means(results):
     other = Results([result("a", (4, 0.3, (30, 40, 230, 440))), result("c", (1, 0.5, BOX))])
-    fused = xray.fuse([results, other])
+    with pytest.warns(UserWarning, match="was not run on") as told:
+        fused = xray.fuse([results, other])
+    assert [str(one.message).split(":")[0] for one in told] == [
+        "model 0 of those given was not run on 1 of 3 radiographs (such as 'c')",
+        "model 1 of those given was not run on 1 of 3 radiographs (such as 'b')",
+    ]
     assert fused.ids == ["a", "b", "c"]
     # By score: 0.75 and 0.25 of the shares; the score is the mean of both models'.
     np.testing.assert_allclose(fused["a"].boxes, [[15, 25, 215, 425]])
     np.testing.assert_allclose(fused["a"].scores, [0.6])
     assert fused["a"].names == ["Cardiomegaly"]
     assert (fused["c"].size, fused["c"].categories) == ((1000, 2000), FINDER.categories)
-    # A radiograph that one of two models finds nothing in counts half.
-    np.testing.assert_allclose(fused["b"].scores, [0.4])
+    # Where one of two was not run, the other counts alone.
+    np.testing.assert_allclose(fused["b"].scores, [0.8])
+    # Where it was run and found nothing, the score falls by its weight.
+    empty = dataclasses.replace(results[1], rows=results[1].rows.select(np.zeros(1, dtype=bool)))
+    other = Results([other["a"], empty])
+    np.testing.assert_allclose(xray.fuse([results, other])["b"].scores, [0.4])
     heavy = xray.fuse([results, other], weights=[3, 1])
     np.testing.assert_allclose(heavy["b"].scores, [0.6])
+    # A file without "No finding" rows says nothing of what was found empty: it is taken for a file of all.
+    file = Results([other["a"]]).to_predictions()
+    np.testing.assert_allclose(xray.fuse([results, file])["b"].scores, [0.4])
 
 
 def test_fused_from_files(truth, results, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -75,12 +76,18 @@ def fuse(
     score are left out. method, score, sigma, scale: as the flags of the same name of the command.
     dataset: what the ids of foreign files are those of; not needed for results, nor for files of `xray infer`.
 
+    A model has no vote on a radiograph that it was not run on: the others' weights count alone there, and a warning
+    says on how many. Results are of all radiographs in them. A file is of those in it where each has a "No finding"
+    row, and otherwise of each split and fold of `dataset` that it touches, or of all without that: a radiograph in
+    which nothing was found has no row.
+
     The results know the radiographs as far as some of the given results do; of files alone they know names and rows.
     What `save` writes names the models that made each of them, where all are known: results of models, files that have
     a made_by.json beside them, and files in run directories.
     Probabilities of classifiers are not fused. Raises InputError for values out of range, and models whose categories
     differ.
     """
+    from xray.inference.coverage import Coverage
     from xray.inference.ensemble import fuse as fuse_predictions
 
     if isinstance(predictions, (str, os.PathLike, Results, Result, Predictions)):
@@ -98,10 +105,18 @@ def fuse(
                     f"category {number} is {categories[number]} to one model and {name} to another: models that are "
                     "fused must agree on them"
                 )
-    fused = fuse_predictions(models, weights, iou, skip, method, score, sigma, scale)
+    is_whole = [not isinstance(one, (str, os.PathLike, Predictions)) for one in predictions]
+    coverage = Coverage.of(models, store, is_whole)
+    for line in coverage.gaps([_name_of(one, number) for number, one in enumerate(predictions)]):
+        warnings.warn(line, stacklevel=2)
+    fused = fuse_predictions(models, weights, iou, skip, method, score, sigma, scale, coverage.covered)
     settings = {"weights": list(weights or ()), "iou": iou, "skip": skip, "method": method, "score": score}
     settings |= {"sigma": sigma, "scale": scale, "labels_sha256": []}
     return _results_of(fused, categories, known, made_by_fused(predictions, models, store, settings))
+
+
+def _name_of(given: Any, number: int) -> str:
+    return str(given) if isinstance(given, (str, os.PathLike)) else f"model {number} of those given"
 
 
 def _results_in(given: Any) -> list[Result]:

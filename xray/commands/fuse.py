@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,6 +16,7 @@ from xray.flags import Positive, Share, ShareWithin, check_ranges, require
 
 if TYPE_CHECKING:
     from xray.datasets.store import Store
+    from xray.inference.coverage import Coverage
     from xray.inference.ensemble import ByCategory
     from xray.structures.made_by import MadeBy
     from xray.structures.predictions import Predictions
@@ -26,7 +27,10 @@ SUBMISSION = "submission.csv"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Fuses several models' predictions, image by image and finding by finding."""
+    """Fuses several models' predictions, image by image and finding by finding.
+
+    A model that was not run on a radiograph has no vote there, which is said.
+    """
 
     predictions: tuple[Path, ...]
     """Two or more predictions.json, or submission.csv, one a model."""
@@ -81,6 +85,7 @@ def main(config: Config) -> None:
     from xray.datasets.prediction_ids import read_all_predictions
     from xray.datasets.store import open_store
     from xray.evaluation.alignment import check_categories
+    from xray.inference.coverage import Coverage
     from xray.inference.ensemble import fuse_by_category, weigh
     from xray.inference.out_of_fold import mean_labels, member_of, read_labels
     from xray.structures.made_by import read_made_by, write_made_by
@@ -96,18 +101,13 @@ def main(config: Config) -> None:
         check_categories(store, model, path.name)
         for line in of_other_radiographs(read_made_by(path), path, store):
             print(f"warning: {line}", file=sys.stderr)
-    everywhere = {image_id for model in models for image_id in model.image_ids}
-    for path, model in zip(config.predictions, models, strict=True):
-        if n_missing := len(everywhere.difference(model.image_ids)):
-            print(
-                f"warning: {path} has no rows for {n_missing} of {len(everywhere)} radiographs, where its model counts "
-                "as one that found nothing",
-                file=sys.stderr,
-            )
+    coverage = Coverage.of(models, store)
+    for line in (*coverage.gaps(list(map(str, config.predictions))), *empty_ones(config, models, coverage)):
+        print(f"warning: {line}", file=sys.stderr)
     files = [file for path in config.labels for file in member_of(path, of_labels=True).predictions]
     labels = mean_labels([read_labels(file, store) for file in files])
     with Console(stderr=True).status("fusing"):
-        fused = weigh(fuse_by_category(models, settings), labels, settings)
+        fused = weigh(fuse_by_category(models, settings, coverage.covered), labels, settings)
     image_ids, n_unknown = images_to_submit(store, fused)
     if n_unknown:
         print(f"warning: {n_unknown} images are not in {store.path}; their boxes are kept", file=sys.stderr)
@@ -125,6 +125,16 @@ def main(config: Config) -> None:
         print(f"submission: {config.save_path / SUBMISSION}")
     else:
         print(f"no {SUBMISSION}: it has room for 14 categories, {store.path} has {len(store.categories)}")
+
+
+def empty_ones(config: Config, models: "Sequence[Predictions]", coverage: "Coverage") -> Iterator[str]:
+    """A sentence for each file that says of no radiograph that nothing was found there."""
+    for path, model, covered in zip(config.predictions, models, coverage.covered, strict=True):
+        if n_empty := len(covered.difference(model.image_ids)):
+            yield (
+                f"{path} has no rows for {n_empty} of {len(coverage.image_ids)} radiographs, where its model counts as "
+                "one that found nothing"
+            )
 
 
 def check(config: Config) -> None:
