@@ -24,7 +24,9 @@ from xray.datasets.store import open_store
 from xray.errors import FlagError
 from xray.evaluation.evaluate import evaluate
 from xray.flags import flag_value
+from xray.structures.made_by import read_made_by
 from xray.training.config import DetectionConfig
+from xray.training.learned import learned_by, other_weights
 from xray.training.recipes import save_config
 from xray.training.side_by_side import EXIT_TERMINATED
 from xray.training.stages import stage_values
@@ -33,7 +35,7 @@ MASKS = ("--task", "segmentation", "--encoder", "resnet18", "--depth", "3", *MAS
 LEARNS = (
     "--n-epochs", "10", "--lr", "0.003", "--flip", "0", "--augment", "none", "--val-every", "5", "--n-pictures", "0",
 )  # fmt: skip
-FILES = ["cv.yaml", "fold0", "fold1", "metrics.json", "predictions.json", "trained_on.json"]
+FILES = ["cv.yaml", "fold0", "fold1", "made_by.json", "metrics.json", "predictions.json", "trained_on.json"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -100,6 +102,21 @@ def test_every_training_radiograph_is_predicted_by_the_deployed_model_that_did_n
     key = lambda row: (store.index_of[row["image_id"]], -row["score"])  # noqa: E731
     assert sorted(rows, key=key) == sorted(expected, key=key)
     assert [store.index_of[row["image_id"]] for row in rows] == sorted(store.index_of[row["image_id"]] for row in rows)
+
+
+def test_which_models_made_them_is_known_wherever_they_lie(masks, mask_store, tmp_path):
+    run, _, _ = masks
+    store = open_store(mask_store, pixels=False)
+    for name in ("predictions.json", "made_by.json"):
+        shutil.copy(run / name, tmp_path)
+    made = read_made_by(tmp_path / "predictions.json")
+    assert [part["models"][0]["name"] for part in made["fused"]] == ["fold0", "fold1"]
+    assert [part["radiographs"]["dataset"]["fold"] for part in made["fused"]] == [0, 1]
+    assert learned_by(made, store, store.records) == (0, "")
+    # Each fold's model is that of all: thresholds of its run may be fitted.
+    digests = [part["models"][0]["files"]["model.safetensors"] for part in made["fused"]]
+    assert other_weights(run / "fold0", digests[:1], False, made, tmp_path / "predictions.json") == ""
+    assert "by other weights" in other_weights(run, ["else"], False, made, tmp_path / "predictions.json")
 
 
 def test_the_numbers(masks, mask_store):

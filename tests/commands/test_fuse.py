@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from xray.commands.fuse import Config, main
+from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 from xray.structures.made_by import read_made_by, write_made_by
+from xray.training.learned import learned_by
+from xray.training.trained_on import note_dataset
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "fuse.py"
 UNIT = [0, 0, 1, 1]
@@ -71,11 +74,11 @@ def test_fuses_and_writes_both_files(tmp_path: Path, data: Path, files: tuple[Pa
     )
     assert done.returncode == 0, done.stderr
     assert "warning: 1 images are not in" in done.stderr
-    assert f"warning: {files[0]} has no rows for 2 of 3 radiographs" in done.stderr
+    assert f"warning: {files[0]} was not run on 2 of 3 radiographs (such as 'stranger')" in done.stderr
     assert str(files[1]) not in done.stderr
     assert "6 boxes of 2 files → 4 boxes" in done.stdout
     # The mean of widths 100 and 110 by score, 102.5, with score 0.4; probabilities are averaged; the stranger's box
-    # has half its score, since one model of two saw it.
+    # keeps its score, since one model alone was run on it.
     assert json.loads((tmp_path / "out/predictions.json").read_text()) == [
         {"image_id": "one", "category_id": 15, "bbox": UNIT, "score": 0.5, "category_name": "No finding"},
         {
@@ -85,7 +88,7 @@ def test_fuses_and_writes_both_files(tmp_path: Path, data: Path, files: tuple[Pa
             "score": 0.4,
             "category_name": "Cardiomegaly",
         },
-        {"image_id": "stranger", "category_id": 1, "bbox": [0, 0, 10, 10], "score": 0.4} | AORTIC,
+        {"image_id": "stranger", "category_id": 1, "bbox": [0, 0, 10, 10], "score": 0.8} | AORTIC,
         {"image_id": "two", "category_id": 15, "bbox": UNIT, "score": 0.5, "category_name": "No finding"},
     ]
     # All test images have a row, in the dataset's order; the stranger comes last; the training image has none.
@@ -94,7 +97,7 @@ def test_fuses_and_writes_both_files(tmp_path: Path, data: Path, files: tuple[Pa
         "one,14 0.5 0 0 1 1 3 0.4 0 0 102.5 100",
         "two,14 0.5 0 0 1 1",
         "three,14 1 0 0 1 1",
-        "stranger,0 0.4 0 0 10 10",
+        "stranger,0 0.8 0 0 10 10",
     ]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predictions.json", "submission.csv"]
 
@@ -122,6 +125,42 @@ def test_what_was_fused_is_known_if_it_is_of_each(tmp_path: Path, data: Path, fi
     assert not (tmp_path / "out/made_by.json").exists()
 
 
+def test_what_lies_in_runs_is_known_by_them(tmp_path: Path, data: Path, files: tuple[Path, Path]) -> None:
+    """evaluate says of the fused file, wherever it lies, which of its radiographs have trained a model."""
+    store = open_store(data, pixels=False)
+    given = []
+    for fold, ids in enumerate((["one"], ["t", "two"])):
+        run = tmp_path / f"run{fold}"
+        run.mkdir()
+        (run / "model.safetensors").write_bytes(run.name.encode())
+        (run / "model.json").write_text('{"task": "detection"}')
+        (run / "config.yaml").write_text(f"fold: {fold}\n")
+        note_dataset(run, store)
+        given.append(write(run / "predictions.json", *((name, 4, [0, 0, 100, 100], 0.6) for name in ids)))
+    main(Config(tuple(given), data, tmp_path / "out"))
+    made = read_made_by(tmp_path / "out/predictions.json")
+    assert made is not None
+    assert [part["models"][0]["name"] for part in made["fused"]] == ["run0", "run1"]
+    # The training radiograph is of fold 0, which the second model has trained on.
+    assert learned_by(made, store, store.records) == (1, "run1 held back fold 1")
+
+
+def test_a_model_votes_where_it_was_run(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first file names the radiographs in which nothing was found, the second leaves them out."""
+    box = [0, 0, 100, 100]
+    first = write(tmp_path / "a.json", ("one", 4, box, 0.6), ("one", 15, UNIT, 0.4), ("two", 15, UNIT, 1))
+    second = write(tmp_path / "b.json", ("two", 4, box, 0.8), ("three", 4, box, 0.5), ("t", 4, box, 0.4))
+    main(Config((first, second), data, tmp_path / "out", weights=(1, 3)))
+    rows = json.loads((tmp_path / "out/predictions.json").read_text())
+    # Test radiograph one is of the second's split, so it was found empty there; two by the first; three and t are of
+    # the second alone.
+    scores = {row["image_id"]: row["score"] for row in rows if row["category_id"] == 4}
+    assert scores == {"one": 0.15, "two": 0.6, "three": 0.5, "t": 0.4}
+    said = capsys.readouterr().err
+    assert f"warning: {first} was not run on 2 of 4 radiographs (such as 'three'): its model has no vote there" in said
+    assert f"warning: {second} has no rows for 1 of 4 radiographs, where its model counts as one that found" in said
+
+
 def test_settings_reach_the_fusion(tmp_path: Path, data: Path, files: tuple[Path, Path]) -> None:
     main(Config(files, data, tmp_path / "out", weights=(1, 3), iou=0.95, skip=0.3))
     rows = json.loads((tmp_path / "out/predictions.json").read_text())
@@ -134,7 +173,7 @@ def test_sums_scale_and_a_classifier(tmp_path: Path, data: Path, files: tuple[Pa
     rows = {(r["image_id"], r["category_id"]): r for r in json.loads((tmp_path / "sum/predictions.json").read_text())}
     # (0.6 + 0.2) / 2; the mean box is 102.5 x 100, and half as wide and high about its middle.
     assert (rows["one", 4]["score"], rows["one", 4]["bbox"]) == (0.4, [25.62, 25, 51.25, 50])
-    assert rows["stranger", 1]["score"] == 0.4
+    assert rows["stranger", 1]["score"] == 0.8
     assert rows["one", 15]["bbox"] == UNIT
     # The root of the probability, the mean of two classifiers': (0.36 + 0.62) / 2 = 0.7². What none knows stays.
     first, second = tmp_path / "labels.csv", tmp_path / "run" / "validation" / "predictions.json"
@@ -146,7 +185,7 @@ def test_sums_scale_and_a_classifier(tmp_path: Path, data: Path, files: tuple[Pa
         (r["image_id"], r["category_id"]): r for r in json.loads((tmp_path / "weighed/predictions.json").read_text())
     }
     assert rows["one", 4]["score"] == pytest.approx(0.4 * 0.7)
-    assert rows["stranger", 1]["score"] == 0.4
+    assert rows["stranger", 1]["score"] == 0.8
     assert rows["one", 15]["score"] == 0.5
 
 

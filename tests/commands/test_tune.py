@@ -128,6 +128,58 @@ def test_settings_are_searched_printed_and_written(
     assert metrics["map40"] == pytest.approx(numbers["in_sample"]["all"], abs=0.005)
 
 
+def test_paths_are_said_as_they_were_given(
+    tmp_path: Path,
+    data: Path,
+    models: tuple[Path, Path],
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    given = tuple(Path("..") / path.relative_to(tmp_path) for path in models)
+    rows = json.loads(models[1].read_text())
+    # Of two folds: the third is left out, and the file is named.
+    models[1].write_text(json.dumps([row for row in rows if int(row["image_id"][1:]) // 10 % 3]))
+    main(Config(predictions=given, data_path=Path("../data"), save_path=Path("../out"), resamples=0))
+    said, warned = capsys.readouterr()
+    assert str(tmp_path) not in said + warned
+    assert "left out: ../runs/b/validation/predictions.json lacks 40 radiographs of fold 0" in said
+    assert "../runs/b/validation/predictions.json lies in no run directory" in said
+    # From ensemble.yaml, wherever that lies, they are found.
+    assert read_ensemble(tmp_path / "out/ensemble.yaml").models[0].predictions == (models[0],)
+
+
+def test_parts_of_one_fold_and_findings_that_are_never_right(
+    tmp_path: Path, write_table_store: Callable[..., Path], capsys: pytest.CaptureFixture
+) -> None:
+    images = [(f"i{number}", "train", 0, f"p{number // 2}") for number in range(120)]
+    boxes = [(number, 1, (100, 100, 400, 400)) for number in range(0, 120, 3)] + [(7, 5, (0, 0, 90, 90))]
+    data = write_table_store(tmp_path / "data", images, boxes)
+    model = write_model(tmp_path / "p.json", 1, data, 0)
+    main(Config(predictions=(model,), data_path=data, save_path=tmp_path / "out", resamples=0))
+    said = capsys.readouterr().out
+    where = "120 radiographs of 60 patients, all of one fold: divided into 5 parts, each patient in one of them"
+    assert f"{where}, in place of folds" in said
+    (line,) = [line for line in said.splitlines() if "Calcification" in line or "Consolidation" in line]
+    assert line.startswith("AP@0.4 is 0 with any settings, and those of default are kept: ")
+    assert any(line.startswith("Aortic enlargement") for line in said.splitlines())
+
+
+def test_each_file_is_read_once(
+    tmp_path: Path, data: Path, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xray.datasets import prediction_ids
+
+    read = []
+    original = prediction_ids.read_predictions
+    monkeypatch.setattr(prediction_ids, "read_predictions", lambda path: read.append(path) or original(path))
+    content = {"models": [], "ensemble": None, "settings": {}, "radiographs": {"dataset": None}}
+    write_made_by(models[0].parent, ("predictions.json",), content)
+    main(Config(predictions=models, data_path=data, save_path=tmp_path / "out", resamples=0))
+    assert sorted(read) == sorted(models)
+
+
 def test_without_a_classifier_the_default_exponents_stay(tmp_path: Path, data: Path, models: tuple[Path, Path]) -> None:
     runs = (tmp_path / "runs/a", tmp_path / "runs/a")
     main(Config(predictions=models, runs=runs, data_path=data, save_path=tmp_path, resamples=0, metric="coco_ap"))

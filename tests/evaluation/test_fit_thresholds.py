@@ -1,5 +1,7 @@
 """Thresholds by hand and against scikit-learn, temperatures against a search, and what is measured on whom."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from scipy.special import expit
 
 from xray.evaluation import thresholds
 from xray.evaluation.calibration import HIGHEST, LOWEST, Outcomes, fit_line, fit_of, fit_temperature, smoothed
-from xray.evaluation.thresholds import N_FOLDS, Scored, fit_point, fit_thresholds, parts_of, threshold_at
+from xray.evaluation.thresholds import N_FOLDS, Scored, calibrations, fit_point, fit_thresholds, parts_of, threshold_at
 from xray.structures.thresholds import OperatingPoint, scale
 
 
@@ -230,3 +232,37 @@ def test_too_few_are_not_fitted_and_said() -> None:
         "true in 1 patients, 5 needed",
     ]
     assert all(one.point.temperature == 1 and one.point.threshold is None and not one.numbers for one in fitted)
+
+
+def test_the_report_calibrates_as_the_fit_does() -> None:
+    """Its numbers are those of the fit, and all findings together are each finding's scores by its own fit."""
+    rng = np.random.default_rng(2)
+    findings = [shifted(rng, name, shift) for name, shift in (("high", 3.0), ("low", -2.0))]
+    few = Scored("few", np.array([0.5, 0.9]), np.array([False, True]), np.array([0, 1]), np.ones(300), np.ones(300))
+    none = Scored("none", np.zeros(0), np.zeros(0, dtype=bool), np.zeros(0, dtype=int), np.ones(300), np.ones(300))
+    fitted = fit_thresholds([*findings, few], OperatingPoint("fp-per-image", 0.125))
+    together, *single = calibrations([*findings, few, none], "together")
+    assert [one.name for one in (together, *single)] == ["together", "high", "low", "few"]
+    for one, of_fit in zip(single[:2], fitted[:2], strict=True):
+        assert (one.temperature, one.intercept) == (of_fit.point.temperature, of_fit.point.intercept)
+        assert one.before.ece == of_fit.numbers["ece"]
+        assert one.after.ece == pytest.approx(of_fit.numbers["ece_calibrated"])
+        assert one.after.ece < 0.05 < one.before.ece
+        assert len(one.fold_temperatures) == len(one.fold_intercepts) == 5
+        assert one.metrics["intercept"] == one.intercept
+    # Too few to fit: --fit keeps their scores.
+    assert (single[2].after, single[2].intercept, math.isnan(single[2].temperature)) == (None, None, True)
+    n = [len(one.scores) for one in (*findings, few)]
+    mean = np.average([single[0].after.brier, single[1].after.brier, single[2].before.brier], weights=n)
+    assert together.after.brier == pytest.approx(mean)
+    assert (together.n, together.intercept, together.fold_temperatures) == (sum(n), None, None)
+    assert [one.name for one in calibrations([few], "together")] == ["few"]
+    assert calibrations([few, none], "together")[0].after is None
+
+
+def shifted(rng: np.random.Generator, name: str, shift: float) -> Scored:
+    """Scores whose logits are too high by `shift`, of 300 patients."""
+    z = rng.normal(-1, 2, 3000)
+    truth, patients = rng.random(3000) < 1 / (1 + np.exp(-z)), rng.integers(0, 300, 3000)
+    n_truth = np.bincount(patients, truth, 300)
+    return Scored(name, 1 / (1 + np.exp(-z - shift)), truth, patients, n_truth, np.ones(300))

@@ -3,14 +3,18 @@
 import contextlib
 import io
 import itertools
+import os
 import re
+import shutil
 
 import pytest
 
-from xray.commands import convert, evaluate, infer, serve
+from xray.commands import convert, evaluate, infer, phantoms, serve
+from xray.commands.lr_find import read_sweep
 from xray.errors import FlagError
 from xray.flags import parse_flags
-from xray.flags.helptexts import description_of, helptexts
+from xray.flags.helptexts import description_of, helptexts, wide_enough
+from xray.phantoms.layouts import LAYOUTS
 from xray.training.config import TASKS
 from xray.training.recipes import read_training_flags
 
@@ -73,3 +77,33 @@ def test_a_description_is_wrapped_by_paragraphs(monkeypatch):
     assert description_of("One sentence that is\n    longer than a line.\n\n  And another.\n") == (
         "One sentence that is\n  longer than a line.\n\nAnd another."
     )
+
+
+@pytest.mark.parametrize("width", ["1", "20", "39"])
+def test_a_terminal_of_a_few_columns_gets_lines_of_40(width, monkeypatch, capsys):
+    """In which tyro itself does not come to an end."""
+    monkeypatch.setenv("COLUMNS", width)
+    # The first line names the program.
+    assert max(map(len, help_of(lambda: parse_flags(phantoms.Config, ["--help"]))[1:])) == 40
+    read_sweep(["--help"])
+    assert "--help" in capsys.readouterr().out
+    # What is wrong is said, too, and other programs see the terminal as it is.
+    with pytest.raises(FlagError, match="--n-trian"):
+        parse_flags(phantoms.Config, ["--save-path", "x", "--n-trian", "3"])
+    assert os.environ["COLUMNS"] == width
+
+
+def test_a_width_that_is_not_in_the_environment_does_not_stay_there(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((7, 24)))
+    with wide_enough():
+        assert shutil.get_terminal_size().columns == 40
+    assert shutil.get_terminal_size().columns == 7
+
+
+def test_phantoms_names_each_of_its_trees(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    said = " ".join(help_of(lambda: parse_flags(phantoms.Config, ["--help"])))
+    listed = re.sub(r"[\s│]", "", said.split("--trees [{")[1].split("}")[0]).split(",")
+    assert listed == [*phantoms.DEFAULT_TREES, *LAYOUTS]
+    assert len(listed) == 24

@@ -1,5 +1,6 @@
 """Fusion of several models' predictions, against cases worked by hand and the ensemble-boxes package."""
 
+import dataclasses
 import math
 
 import ensemble_boxes
@@ -58,6 +59,48 @@ def test_images_that_one_model_does_not_know_come_along() -> None:
     fused = fuse([a, b])
     assert fused.image_ids == ("x", "y")
     assert rows_of(fused) == [("x", 1, (0.0, 0.0, 10.0, 10.0), 0.5), ("y", 1, (0.0, 0.0, 10.0, 10.0), 0.4)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("score", FUSED_SCORES)
+def test_a_model_has_no_vote_where_it_was_not_run(method: str, score: str) -> None:
+    """Each radiograph is as if only the models that were run on it had been given."""
+    rng = np.random.default_rng(3)
+    run_on = ["xyz", "xy", "xz"]
+    models = []
+    for names in run_on:
+        corner = rng.uniform(0, 200, (60, 2))
+        boxes = np.concatenate([corner, corner + rng.uniform(50, 300, (60, 2))], axis=1)
+        table = BoxTable.of(np.arange(60) % len(names), rng.integers(1, 3, 60), boxes, rng.uniform(0, 1, 60))
+        models.append(Predictions(tuple(names), table))
+    settings_ = Settings((3, 1, 2), method, score)
+    one_kept = {2: Settings((0, 1, 0), "none")}
+    fused = rows_of(fuse_by_category(models, ByCategory(settings_, one_kept), list(map(set, run_on))))
+    for name, chosen in (("x", [0, 1, 2]), ("y", [0, 1]), ("z", [0, 2])):
+        alone = [_of_image(models[number], name) for number in chosen]
+        weights = tuple((3, 1, 2)[number] for number in chosen)
+        # Where the only model that counts was not run, the others do.
+        own = one_kept[2].of_models(np.array(chosen)) if 1 in chosen else Settings()
+        expected = rows_of(fuse_by_category(alone, ByCategory(Settings(weights, method, score), {2: own})))
+        assert [row for row in fused if row[0] == name] == expected
+        assert {row[1] for row in expected} == {1, 2}
+
+
+def _of_image(predictions: Predictions, name: str) -> Predictions:
+    rows = predictions.table.images == predictions.image_ids.index(name)
+    table = predictions.table.select(rows)
+    return Predictions((name,), dataclasses.replace(table, images=np.zeros(len(table), dtype=np.int64)))
+
+
+def test_a_model_that_was_run_and_found_nothing_counts() -> None:
+    a, b = model(("x", 1, (0, 0, 10, 10), 0.6)), model(("y", 1, (0, 0, 10, 10), 0.8))
+    for covered, scores in (
+        ([{"x"}, {"y"}], [0.6, 0.8]),
+        ([{"x", "y"}, {"y"}], [0.6, 0.4]),
+        ([{"x"}, None], [0.3, 0.8]),
+        ([{"x", "y"}, {"x", "y"}], [0.3, 0.4]),
+    ):
+        assert [row[3] for row in rows_of(fuse([a, b], covered=covered))] == scores
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -16,7 +16,8 @@ class Finder:
     is not known. mirrored, gate, triplet, scales: its settings. thresholds: what was fitted for its findings, if
     anything was. shown_from: without that the lowest score that pictures and reports show. hard_gate: as of `Pipeline`.
     map_labels: category ids of the channels of `Result.maps`. prune, upright: as of `load`.
-    has_places: as of `Pipeline`. settings: what made_by.json says of them.
+    has_places: as of `Pipeline`. settings: what made_by.json says of them. fused: what it says of fused results,
+    where it is known of all that were fused.
     """
 
     categories: dict[int, str]
@@ -34,6 +35,7 @@ class Finder:
     upright: bool = False
     has_places: bool = True
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    fused: Mapping[str, Any] | None = None
 
     def shown(self, threshold: float | None) -> tuple[float, Thresholds | None]:
         """What decides which findings are shown, as `in_force` says. threshold: what a user set, if anything."""

@@ -2,11 +2,13 @@
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from xray.api.finder import Finder
+from xray.api.made_by import made_by_fused
 from xray.api.result import Result
 from xray.api.results import Results
 from xray.datasets.prediction_ids import read_any_predictions
@@ -14,6 +16,7 @@ from xray.datasets.store import Store, open_store
 from xray.errors import InputError
 from xray.findings import NO_FINDING_NAME
 from xray.outputs.pictures.findings import rows_of
+from xray.structures.made_by import MadeBy
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions, read_predictions
 
 Given = str | os.PathLike[str] | Results | Result | Predictions
@@ -73,10 +76,18 @@ def fuse(
     score are left out. method, score, sigma, scale: as the flags of the same name of the command.
     dataset: what the ids of foreign files are those of; not needed for results, nor for files of `xray infer`.
 
+    A model has no vote on a radiograph that it was not run on: the others' weights count alone there, and a warning
+    says on how many. Results are of all radiographs in them. A file is of those in it where each has a "No finding"
+    row, and otherwise of each split and fold of `dataset` that it touches, or of all without that: a radiograph in
+    which nothing was found has no row.
+
     The results know the radiographs as far as some of the given results do; of files alone they know names and rows.
+    What `save` writes names the models that made each of them, where all are known: results of models, files that have
+    a made_by.json beside them, and files in run directories.
     Probabilities of classifiers are not fused. Raises InputError for values out of range, and models whose categories
     differ.
     """
+    from xray.inference.coverage import Coverage
     from xray.inference.ensemble import fuse as fuse_predictions
 
     if isinstance(predictions, (str, os.PathLike, Results, Result, Predictions)):
@@ -94,7 +105,18 @@ def fuse(
                     f"category {number} is {categories[number]} to one model and {name} to another: models that are "
                     "fused must agree on them"
                 )
-    return _results_of(fuse_predictions(models, weights, iou, skip, method, score, sigma, scale), categories, known)
+    is_whole = [not isinstance(one, (str, os.PathLike, Predictions)) for one in predictions]
+    coverage = Coverage.of(models, store, is_whole)
+    for line in coverage.gaps([_name_of(one, number) for number, one in enumerate(predictions)]):
+        warnings.warn(line, stacklevel=2)
+    fused = fuse_predictions(models, weights, iou, skip, method, score, sigma, scale, coverage.covered)
+    settings = {"weights": list(weights or ()), "iou": iou, "skip": skip, "method": method, "score": score}
+    settings |= {"sigma": sigma, "scale": scale, "labels_sha256": []}
+    return _results_of(fused, categories, known, made_by_fused(predictions, models, store, settings))
+
+
+def _name_of(given: Any, number: int) -> str:
+    return str(given) if isinstance(given, (str, os.PathLike)) else f"model {number} of those given"
 
 
 def _results_in(given: Any) -> list[Result]:
@@ -124,12 +146,15 @@ def _predictions_of(given: Any, store: Store | None) -> Predictions:
     return Results(results).to_predictions()
 
 
-def _results_of(predictions: Predictions, categories: Mapping[int, str], known: Mapping[str, Result]) -> Results:
+def _results_of(
+    predictions: Predictions, categories: Mapping[int, str], known: Mapping[str, Result], made_by: MadeBy | None
+) -> Results:
     """Predictions whose ids mean the same as those of `known`, results of the same radiographs, as far as there are."""
     names = {number: name for number, name in categories.items() if number != NO_FINDING_CATEGORY}
     if categories.get(NO_FINDING_CATEGORY, NO_FINDING_NAME) != NO_FINDING_NAME:
         names = dict(categories)
-    finder = Finder(names, bool(predictions.masks) or any(result.finder.has_masks for result in known.values()))
+    has_masks = bool(predictions.masks) or any(result.finder.has_masks for result in known.values())
+    finder = Finder(names, has_masks, fused=made_by)
     results = []
     for number, name in enumerate(map(str, predictions.image_ids)):
         result = Result(name, None, *rows_of(predictions.table, predictions.masks, number), {}, finder)

@@ -24,7 +24,7 @@ class Savable:
         overwrite: bool = False,
     ) -> list[Path]:
         """Writes FOLDER/predictions.json, COCO results as `xray infer` writes them, made_by.json, which says what made
-        them where one `load` did, and what else is asked for.
+        them where one `load` did, or all that was fused is known, and what else is asked for.
 
         overlays: pictures, FOLDER/overlays/<id>.png. sr: structured reports, FOLDER/sr/<id>.dcm (TID 1500), True for
         Comprehensive SR or "comprehensive3d" for Comprehensive 3D SR. seg: masks as DICOM segmentations,

@@ -7,6 +7,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from xray.api.finder import Finder
+from xray.api.made_by import made_by_results
 from xray.api.origin import Origin
 from xray.api.result import Result, findings_of
 from xray.api.results import Results
@@ -16,7 +17,7 @@ from xray.outputs.dicom.objects import inference_algorithm, read_source
 from xray.outputs.dicom.results import DicomResults, fault_of_source
 from xray.outputs.results import save_overlay
 from xray.radiographs.names import inside, safe_path
-from xray.structures.made_by import MadeBy, write_made_by
+from xray.structures.made_by import write_made_by
 from xray.structures.predictions import write_predictions
 
 PREDICTIONS = "predictions.json"
@@ -61,21 +62,8 @@ def save_results(
             written += _save_objects(folder, result, objects, references[result.id])
     categories = {number: name for result in results for number, name in result.finder.categories.items()}
     write_predictions(folder / PREDICTIONS, results.to_predictions(), categories)
-    write_made_by(folder, (PREDICTIONS,), _made_by(results))
+    write_made_by(folder, (PREDICTIONS,), made_by_results(results))
     return [*written, folder / PREDICTIONS]
-
-
-def _made_by(results: Results) -> MadeBy | None:
-    """What made the results; None where that is not known, or is not the same of all."""
-    from xray.outputs.made_by import made_by_models, radiographs_of
-
-    finders, stores = [result.finder for result in results], [result.origin.store for result in results]
-    if not finders or not finders[0].runs or any(finder != finders[0] for finder in finders):
-        return None
-    first, settings = stores[0], dict(finders[0].settings)
-    if is_of_store := first is not None and all(store is first for store in stores):
-        settings["gate_image"] = None
-    return made_by_models(finders[0].runs, settings, radiographs_of(results.ids, first if is_of_store else None))
 
 
 def _dicom_results(finder: Finder, threshold: float | None, wanted: Mapping[str, Any]) -> DicomResults:

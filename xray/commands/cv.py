@@ -217,16 +217,19 @@ def commands_of(
 
 
 def gather(run: Path, store: "Store", folds: Sequence[int], task: str) -> None:
-    """Writes RUN/predictions.json and RUN/metrics.json from what was predicted of each fold, and prints the table."""
+    """Writes RUN/predictions.json, its made_by.json and RUN/metrics.json from what was predicted of each fold, and
+    prints the table."""
     from xray.datasets.prediction_ids import read_any_predictions
     from xray.evaluation.cross_validation import cross_validate, out_of_fold
     from xray.evaluation.evaluate import plain_numbers
+    from xray.structures.made_by import joined, read_made_by, write_made_by
     from xray.structures.predictions import write_predictions
 
     predicted = {fold: run / f"fold{fold}" / PREDICTED / "predictions.json" for fold in folds}
     by_fold = {fold: read_any_predictions(path, store) for fold, path in predicted.items()}
     out = run / "predictions.json"
     write_predictions(out, out_of_fold(store, by_fold), store.categories)
+    write_made_by(run, (out.name,), joined([read_made_by(path) for path in predicted.values()]))
     metrics = cross_validate(store, by_fold, N_RESAMPLES)
     with complete(run / "metrics.json") as temporary:
         temporary.write_text(json.dumps(plain_numbers(metrics), indent=1, allow_nan=False) + "\n")

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,6 +16,7 @@ from xray.flags import Positive, Share, ShareWithin, check_ranges, require
 
 if TYPE_CHECKING:
     from xray.datasets.store import Store
+    from xray.inference.coverage import Coverage
     from xray.inference.ensemble import ByCategory
     from xray.structures.made_by import MadeBy
     from xray.structures.predictions import Predictions
@@ -25,7 +27,10 @@ SUBMISSION = "submission.csv"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Fuses several models' predictions, image by image and finding by finding."""
+    """Fuses several models' predictions, image by image and finding by finding.
+
+    A model that was not run on a radiograph has no vote there, which is said.
+    """
 
     predictions: tuple[Path, ...]
     """Two or more predictions.json, or submission.csv, one a model."""
@@ -80,6 +85,7 @@ def main(config: Config) -> None:
     from xray.datasets.prediction_ids import read_all_predictions
     from xray.datasets.store import open_store
     from xray.evaluation.alignment import check_categories
+    from xray.inference.coverage import Coverage
     from xray.inference.ensemble import fuse_by_category, weigh
     from xray.inference.out_of_fold import mean_labels, member_of, read_labels
     from xray.structures.made_by import read_made_by, write_made_by
@@ -95,23 +101,18 @@ def main(config: Config) -> None:
         check_categories(store, model, path.name)
         for line in of_other_radiographs(read_made_by(path), path, store):
             print(f"warning: {line}", file=sys.stderr)
-    everywhere = {image_id for model in models for image_id in model.image_ids}
-    for path, model in zip(config.predictions, models, strict=True):
-        if n_missing := len(everywhere.difference(model.image_ids)):
-            print(
-                f"warning: {path} has no rows for {n_missing} of {len(everywhere)} radiographs, where its model counts "
-                "as one that found nothing",
-                file=sys.stderr,
-            )
+    coverage = Coverage.of(models, store)
+    for line in (*coverage.gaps(list(map(str, config.predictions))), *empty_ones(config, models, coverage)):
+        print(f"warning: {line}", file=sys.stderr)
     files = [file for path in config.labels for file in member_of(path, of_labels=True).predictions]
     labels = mean_labels([read_labels(file, store) for file in files])
     with Console(stderr=True).status("fusing"):
-        fused = weigh(fuse_by_category(models, settings), labels, settings)
+        fused = weigh(fuse_by_category(models, settings, coverage.covered), labels, settings)
     image_ids, n_unknown = images_to_submit(store, fused)
     if n_unknown:
         print(f"warning: {n_unknown} images are not in {store.path}; their boxes are kept", file=sys.stderr)
     # Now, as --save-path may be the folder of one of them.
-    made_by = made_by_of(config)
+    made_by = made_by_fused(config, store, models)
     with_submission = max(store.categories) < NO_FINDING_CATEGORY
     with finishing(config.save_path, "fusion"):
         if with_submission:
@@ -124,6 +125,16 @@ def main(config: Config) -> None:
         print(f"submission: {config.save_path / SUBMISSION}")
     else:
         print(f"no {SUBMISSION}: it has room for 14 categories, {store.path} has {len(store.categories)}")
+
+
+def empty_ones(config: Config, models: "Sequence[Predictions]", coverage: "Coverage") -> Iterator[str]:
+    """A sentence for each file that says of no radiograph that nothing was found there."""
+    for path, model, covered in zip(config.predictions, models, coverage.covered, strict=True):
+        if n_empty := len(covered.difference(model.image_ids)):
+            yield (
+                f"{path} has no rows for {n_empty} of {len(coverage.image_ids)} radiographs, where its model counts as "
+                "one that found nothing"
+            )
 
 
 def check(config: Config) -> None:
@@ -162,12 +173,13 @@ def settings_of(config: Config, store: "Store") -> "ByCategory":
     return ensemble.by_category(store.categories)
 
 
-def made_by_of(config: Config) -> "MadeBy | None":
+def made_by_fused(config: Config, store: "Store", models: "Sequence[Predictions]") -> "MadeBy | None":
     """What made_by.json says of the fused predictions; None where it is not known of one of them."""
     from xray.files import sha256_of
-    from xray.structures.made_by import read_made_by
+    from xray.outputs.made_by import made_by_of
 
-    known = [read_made_by(path) for path in config.predictions]
+    given = zip(config.predictions, models, strict=True)
+    known = [made_by_of(path, list(map(str, model.image_ids)), store) for path, model in given]
     if any(one is None for one in known):
         return None
     names = ("weights", "iou", "skip", "method", "score", "sigma", "scale") if config.ensemble is None else ()

@@ -130,7 +130,8 @@ class Config:
     all of them, or none where they are the originals. Default: test_meta.csv, train_meta.csv, or such columns of
     test.csv, train.csv or sample_submission.csv, in or above the data."""
     sample_submission: str = ""
-    """CSV whose image_id column gives the submission's rows; default: sample_submission.csv in or above the data."""
+    """CSV whose image_id column gives the submission's rows; default: sample_submission.csv in or above the data; where
+    --data-path is a single file, its own row alone."""
     submission: Literal["auto", "fisabio"] = "auto"
     """What submission.csv is: auto, VinBigData's or SIIM-ACR's, as the models' categories are; fisabio, that of
     SIIM-FISABIO-RSNA COVID-19 with a row a study and a row a radiograph, from a detector of opacity and, for the

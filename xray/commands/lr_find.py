@@ -19,6 +19,7 @@ from xray.commands.runner import run_command
 from xray.errors import FlagError, InputError, spelled
 from xray.files import check_writable, complete, make_folder
 from xray.flags import AUTO, Positive, check_ranges, require, take_flags
+from xray.flags.helptexts import wide_enough
 from xray.storage.places import run_training
 from xray.training.config import TASKS, TrainingConfig
 from xray.training.recipes import read_training_flags
@@ -162,7 +163,8 @@ def draw(path: Path, rates: Sequence[float], losses: Sequence[float], suggestion
 def read_sweep(args: Sequence[str]) -> tuple[Sweep, list[str]]:
     """The sweep's own flags, and all others, which are those of a training. Prints the former's help where asked."""
     if {"-h", "--help"} & set(args):
-        print(tyro.extras.get_parser(Sweep).format_help())
+        with wide_enough():
+            print(tyro.extras.get_parser(Sweep).format_help())
     values, others = take_flags(args, **dataclasses.asdict(Sweep()))
     if "--resume" in others:
         raise FlagError(

@@ -27,8 +27,9 @@ class Config:
     """Folder to write to; each tree of phantoms is a subfolder."""
     trees: tuple[Tree, ...] = DEFAULT_TREES
     """vinbig: boxes of 14 findings by three readers; siim: pneumothorax masks as run lengths, JPEG in DICOM; lungs: PNG
-    with a mask of each lung, as in the Montgomery set. The others are the layouts of the public sets that xray convert
-    reads under these names, and chexpertplus that of CheXpert Plus, which convert chexpert reads."""
+    with a mask of each lung, as in the Montgomery set. The others have the layouts of what xray convert reads: public
+    sets under their own names, chexpertplus by convert chexpert, and the files of other tools (coco, yolo, voc, cvat,
+    labelstudio) by convert tree."""
     n_train: int = 200
     """Number of training radiographs in each tree (0 to 1000000); where a set has a split for validation, one of five
     of them is in that."""

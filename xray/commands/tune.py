@@ -33,6 +33,8 @@ ROWS = {
 }
 COLUMNS = {"single": "best single", "plain": "plain fusion", "tuned": "tuned", "in_sample": "where fitted"}
 """The same where there is less room."""
+LEAST_SHOWN = 0.0005
+"""Average precision that is not 0 in a table."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,7 @@ def main(config: Config) -> None:
         material = gather(store, models, classifiers)
     for why in material.left_out:
         print(f"left out: {why}")
-    for line in learned_in_words(store, material, members):
+    for line in learned_in_words(store, material):
         print(f"warning: {line}", file=sys.stderr)
     if not len(material.truth):
         raise InputError(f"the {len(material)} radiographs that all models have show nothing that could be scored")
@@ -157,23 +159,18 @@ def check_once(members: "Sequence[Member]", flag: str) -> None:
         seen |= files
 
 
-def learned_in_words(store: "Store", material: "OutOfFold", members: "Sequence[Member]") -> list[str]:
+def learned_in_words(store: "Store", material: "OutOfFold") -> list[str]:
     """Warnings, by the made_by.json beside the files, that models have learned from what they are tuned on, or that
     files are of other radiographs."""
-    from xray.datasets.prediction_ids import read_any_predictions
     from xray.structures.made_by import read_made_by
     from xray.training.learned import flattering, learned_by, of_other_radiographs
 
     used, lines = set(material.rows.tolist()), []
-    for path in dict.fromkeys(path for member in members for path in member.predictions):
+    for path, named in material.named.items():
         if (made_by := read_made_by(path)) is None:
             continue
         lines += of_other_radiographs(made_by, path, store)
-        if path.suffix == ".csv":
-            rows = used
-        else:
-            rows = used.intersection(store.resolve(read_any_predictions(path, store).image_ids).tolist())
-        records = [store.records[row] for row in sorted(rows)]
+        records = [store.records[row] for row in sorted(used & named)]
         n, held = learned_by(made_by, store, records) or (0, "")
         lines += [f"{path}: {line}" for line in flattering(n, len(records), held)]
     return lines
@@ -196,8 +193,11 @@ def report(
     from rich.table import Table
 
     n_patients = int(material.patients.max()) + 1
-    where = f"{len(material)} radiographs of {n_patients} patients in {len(tuned.held_out)} folds"
-    print(where + (" (dealt by patient, as the predictions are of one fold)" if tuned.dealt else ""))
+    where, n_parts = f"{len(material)} radiographs of {n_patients} patients", len(tuned.held_out)
+    if tuned.dealt:
+        print(f"{where}, all of one fold: divided into {n_parts} parts, each patient in one of them, in place of folds")
+    else:
+        print(f"{where} in {n_parts} folds")
     if len(names) > 1:
         print(f"best single model: {names[tuned.best]}")
     table = Table("", TITLES[metric], "tuned minus this (95 %)", box=None, pad_edge=False)
@@ -211,11 +211,17 @@ def report(
     print(f"\n{AP[metric]} of each finding, and the settings that were found:")
     of_category = Table("", *(COLUMNS[name] for name in tuned.scores), "settings", box=None, pad_edge=False)
     of_category.add_row("default", *[""] * len(tuned.scores), settings_in_words(tuned.settings.default))
+    never_right = []
     for label in tuned.scores["tuned"][1]:
+        if label not in tuned.settings.of and all(of[label] < LEAST_SHOWN for _, of in tuned.scores.values()):
+            never_right.append(store.categories[label])
+            continue
         values = [f"{of[label]:.3f}" for _, of in tuned.scores.values()]
         own = tuned.settings.of.get(label)
         of_category.add_row(store.categories[label], *values, settings_in_words(own) if own else "")
     console.print(of_category)
+    if never_right:
+        print(f"{AP[metric]} is 0 with any settings, and those of default are kept: {', '.join(never_right)}")
 
 
 def advice(tuned: "Tuned", name: str, models: "Sequence[Member]") -> str:

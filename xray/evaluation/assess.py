@@ -8,12 +8,12 @@ import numpy as np
 
 from xray.datasets.fingerprint import fingerprint
 from xray.datasets.store import Store
-from xray.evaluation.box_matching import match_boxes
 from xray.evaluation.calibration import Calibration, Outcomes, calibrate
 from xray.evaluation.confusion import Confusion, confusion
 from xray.evaluation.evaluate import Evaluation
 from xray.evaluation.resampling import draw_patients
 from xray.evaluation.subgroups import Group, subgroups
+from xray.evaluation.thresholds import calibrations, scored_boxes, scored_label
 from xray.structures.triplet import LEVELS
 
 ALL_FINDINGS = "All findings"
@@ -24,8 +24,9 @@ class Assessment:
     """Parts that are not defined are None or empty.
 
     dataset, scored: `fingerprint` of the whole and of the radiographs that were scored.
-    boxes: calibration of scores as the chance that a box is right, all findings first.
-    labels: of a radiograph's score as the chance that it shows the label. pixels: of probability maps.
+    boxes: calibration of scores as the chance that a box is right, all findings first, each by its own fit.
+    labels: of a radiograph's score as the chance that it shows the label. Both are calibrated as `evaluate --fit` does.
+    pixels: of probability maps, by a temperature alone.
     """
 
     dataset: dict[str, Any]
@@ -66,7 +67,8 @@ class Assessment:
                 worst = max(chosen, key=lambda one: one.before.ece)
                 line += f", largest {worst.before.ece:.4f} ({worst.name})"
             if len(after) == len(chosen):
-                line += f"; {sum(after) / len(after):.4f} after temperature scaling alone (cross-fitted by patient)"
+                how = "by temperature" if kind == "pixels" else "as --fit does"
+                line += f"; {sum(after) / len(after):.4f} calibrated {how} (cross-fitted by patient)"
             yield line
 
 
@@ -75,40 +77,21 @@ def assess(store: Store, evaluation: Evaluation, n_resamples: int = 0, box_thres
     box counts in the confusion."""
     alignment = evaluation.alignment
     times = draw_patients(alignment.patients, n_resamples) if n_resamples else None
-    boxes, labels, pixels = (
-        tuple(one for name, outcomes in outcomes_of(evaluation) if (one := calibrate(name, outcomes, times)))
-        for outcomes_of in (_box_outcomes, _label_outcomes, _pixel_outcomes)
-    )
+    curves = evaluation.labels.curves if evaluation.labels else ()
+    by_label = [dataclasses.replace(scored_label(evaluation, one.label), name=one.label.full_name) for one in curves]
+    boxes = calibrations(list(scored_boxes(evaluation)), ALL_FINDINGS, times)
+    labels = calibrations(by_label, times=times)
+    pixels = [one for name, outcomes in _pixel_outcomes(evaluation) if (one := calibrate(name, outcomes, times))]
     boxes_of = evaluation.boxes.alignment if evaluation.boxes and len(alignment.categories) > 1 else None
     return Assessment(
         fingerprint(store),
         fingerprint(store, alignment.rows),
-        boxes,
-        labels,
-        pixels,
+        tuple(boxes),
+        tuple(labels),
+        tuple(pixels),
         confusion(boxes_of.truth, boxes_of.predictions, boxes_of.categories, box_threshold) if boxes_of else None,
         tuple(subgroups(evaluation, n_resamples)),
     )
-
-
-def _box_outcomes(evaluation: Evaluation) -> Iterator[tuple[str, Outcomes]]:
-    """Outcomes of all findings together, where there are several, and of each finding."""
-    if evaluation.boxes is None:
-        return
-    alignment, predictions = evaluation.boxes.alignment, evaluation.boxes.alignment.predictions
-    is_true = match_boxes(alignment.truth, predictions).is_true
-    patients = alignment.patients[predictions.images]
-    chosen = {name: predictions.labels == label for label, name in alignment.categories.items()}
-    if len(chosen) > 1:
-        chosen = {ALL_FINDINGS: np.isin(predictions.labels, list(alignment.categories)), **chosen}
-    for name, rows in chosen.items():
-        yield name, Outcomes.of(predictions.scores[rows], is_true[rows], patients[rows])
-
-
-def _label_outcomes(evaluation: Evaluation) -> Iterator[tuple[str, Outcomes]]:
-    patients = evaluation.alignment.patients
-    for label in (curve.label for curve in evaluation.labels.curves) if evaluation.labels else ():
-        yield label.full_name, Outcomes.of(label.scores, label.truth, patients[label.places])
 
 
 def _pixel_outcomes(evaluation: Evaluation) -> Iterator[tuple[str, Outcomes]]:

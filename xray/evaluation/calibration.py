@@ -1,4 +1,4 @@
-"""Calibration: are 80 % of the boxes or labels with a score of 0.8 right? And the temperature that corrects scores.
+"""Calibration: are 80 % of the boxes or labels with a score of 0.8 right? And what corrects scores.
 
 Brier 1950; expected calibration error over 15 equal bins and temperature scaling of Guo et al. 2017 (arXiv:1706.04599),
 here for one probability p instead of a softmax: logit(p) is divided by the temperature.
@@ -74,13 +74,14 @@ class Fit:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """One kind of score before and after temperature scaling.
+    """One kind of score before and after it is calibrated.
 
-    n: scores. share: of them that are right. temperature: fitted on all scores; above 1 where scores are too sure.
-    fold_temperatures: for each fold of patients, fitted on the other folds; `after` is of scores that are scaled so,
-    each by a temperature that was fitted without its patient. None where right and wrong outcomes are not in all of
-    these parts.
-    brier_ci95: of `before`; None without resamples. frequency_ci95: (B, 2), of each bin before scaling; None without
+    n: scores. share: of them that are right. temperature, intercept: fitted on all scores; the temperature is above 1
+    where scores are too sure, NaN where none was fitted; the intercept None where a temperature alone is.
+    fold_temperatures, fold_intercepts: for each fold of patients, fitted on the other folds; `after` is of scores that
+    are calibrated so, each by what was fitted without its patient. None where there was too little to fit, or where
+    several findings stand together, each calibrated by its own fit.
+    brier_ci95: of `before`; None without resamples. frequency_ci95: (B, 2), of each bin before; None without
     resamples.
     """
 
@@ -93,6 +94,8 @@ class Calibration:
     after: Fit | None
     brier_ci95: list[float] | None = None
     frequency_ci95: np.ndarray | None = None
+    intercept: float | None = None
+    fold_intercepts: tuple[float, ...] | None = None
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -103,8 +106,13 @@ class Calibration:
         if self.brier_ci95:
             numbers["brier_ci95"] = self.brier_ci95
         numbers["temperature"] = self.temperature
+        if self.intercept is not None:
+            numbers["intercept"] = self.intercept
+        if self.fold_temperatures is not None:
+            numbers["temperatures_of_folds"] = list(self.fold_temperatures)
+        if self.fold_intercepts is not None:
+            numbers["intercepts_of_folds"] = list(self.fold_intercepts)
         if after is not None:
-            numbers["temperatures_of_folds"] = list(self.fold_temperatures or ())
             scaled = {"brier": after.brier, "ece": after.ece, "log_loss": after.log_loss}
             numbers |= {f"{name}_cross_fitted": value for name, value in scaled.items()}
         for name, fit in (("reliability", before), ("reliability_cross_fitted", after)):
@@ -232,22 +240,31 @@ def deal_patients(outcomes: Outcomes, n_folds: int = N_FOLDS) -> np.ndarray:
 
 
 def calibrate(name: str, outcomes: Outcomes, times: np.ndarray | None = None) -> Calibration | None:
-    """The calibration of one kind of score; None where there is no score.
+    """The calibration of one kind of score by a temperature alone; None where there is no score.
 
     times: of `draw_patients`, numbering the patients likewise; None leaves the intervals out.
     """
     if not len(outcomes.scores):
         return None
     scaled, temperatures = _cross_fitted(outcomes)
+    found = described(name, outcomes, scaled, times)
+    return dataclasses.replace(found, temperature=fit_temperature(outcomes), fold_temperatures=temperatures)
+
+
+def described(
+    name: str, outcomes: Outcomes, calibrated: np.ndarray | None, times: np.ndarray | None = None
+) -> Calibration:
+    """One kind of score as it is, and as it is calibrated: (m,) scores, or None where it is not. There must be at least
+    one; nothing is said of how the scores were calibrated. times: as of `calibrate`."""
     brier_ci95, frequency_ci95 = (None, None) if times is None else _intervals(outcomes, times)
     return Calibration(
         name,
         n=len(outcomes.scores),
         share=float(np.average(outcomes.truth, weights=outcomes.weights)),
         before=fit_of(outcomes),
-        temperature=fit_temperature(outcomes),
-        fold_temperatures=temperatures,
-        after=None if scaled is None else fit_of(outcomes, scaled),
+        temperature=math.nan,
+        fold_temperatures=None,
+        after=None if calibrated is None else fit_of(outcomes, calibrated),
         brier_ci95=brier_ci95,
         frequency_ci95=frequency_ci95,
     )

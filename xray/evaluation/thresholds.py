@@ -16,16 +16,19 @@ from xray.evaluation.box_metrics import froc_curve
 from xray.evaluation.calibration import (
     N_BINS,
     N_FOLDS,
+    Calibration,
     Outcomes,
     bin_of,
     deal_patients,
+    described,
     fit_line,
     fit_of,
     smoothed,
 )
 from xray.evaluation.evaluate import Evaluation
+from xray.evaluation.labels import LabelScores
 from xray.evaluation.resampling import draw_patients, percentile_interval, resampled_sums
-from xray.structures.thresholds import DECIMALS, OperatingPoint, Point
+from xray.structures.thresholds import DECIMALS, OperatingPoint, Point, scale
 
 LEAST = 10
 """How many true and how many false outcomes a fit needs; the true ones in at least N_FOLDS patients."""
@@ -83,25 +86,28 @@ class Fitted:
 def scored_findings(evaluation: Evaluation) -> tuple[Literal["boxes", "labels"], list[Scored]]:
     """The findings that can be fitted: detections where there are boxes, else labels of radiographs; and also
     "abnormal", where there are "No finding" rows."""
-    alignment = evaluation.alignment
     findings: list[Scored] = []
-    if evaluation.boxes is not None:
-        findings += _of_boxes(evaluation)
+    findings += scored_boxes(evaluation)
     for label in (curve.label for curve in evaluation.labels.curves) if evaluation.labels else ():
         is_wanted = label.origin == "no finding" or (label.origin == "rows" and evaluation.boxes is None)
         if is_wanted:
-            patients = alignment.patients[label.places]
-            n_patients = int(alignment.patients.max()) + 1
-            truth = np.bincount(patients, label.truth, n_patients)
-            images = np.bincount(patients, minlength=n_patients).astype(np.float64)
-            findings.append(
-                Scored(label.name, label.scores, np.asarray(label.truth, dtype=bool), patients, truth, images)
-            )
+            findings.append(scored_label(evaluation, label))
     return ("labels" if evaluation.boxes is None else "boxes"), findings
 
 
-def _of_boxes(evaluation: Evaluation) -> Iterator[Scored]:
-    assert evaluation.boxes is not None
+def scored_label(evaluation: Evaluation, label: LabelScores) -> Scored:
+    """The scores of a label of whole radiographs."""
+    patients = evaluation.alignment.patients[label.places]
+    n_patients = int(evaluation.alignment.patients.max()) + 1
+    truth = np.bincount(patients, label.truth, n_patients)
+    images = np.bincount(patients, minlength=n_patients).astype(np.float64)
+    return Scored(label.name, label.scores, np.asarray(label.truth, dtype=bool), patients, truth, images)
+
+
+def scored_boxes(evaluation: Evaluation) -> Iterator[Scored]:
+    """The scores of the boxes of each finding; of none where there are no boxes."""
+    if evaluation.boxes is None:
+        return
     alignment, located = evaluation.boxes.alignment, evaluation.boxes.located
     truth, table, patients = alignment.truth, alignment.predictions, alignment.patients
     n_patients = int(patients.max()) + 1
@@ -140,10 +146,14 @@ def fit_point(one: Scored, at: OperatingPoint) -> Point:
 
     Where all scores are right, or all wrong, they stay as they are.
     """
-    outcomes = Outcomes.of(one.scores, one.is_true, one.patients)
-    is_both = bool(len(one.is_true)) and not one.is_true.all() and bool(one.is_true.any())
-    temperature, intercept = fit_line(smoothed(outcomes)) if is_both else (1.0, 0.0)
+    temperature, intercept = _line_of(one)
     return Point(temperature, threshold_at(one, at), intercept)
+
+
+def _line_of(one: Scored) -> tuple[float, float]:
+    """The temperature and intercept of `fit_point`."""
+    is_both = bool(len(one.is_true)) and not one.is_true.all() and bool(one.is_true.any())
+    return fit_line(smoothed(Outcomes.of(one.scores, one.is_true, one.patients))) if is_both else (1.0, 0.0)
 
 
 def threshold_at(one: Scored, at: OperatingPoint) -> float | None:
@@ -191,6 +201,52 @@ def parts_of(one: Scored) -> np.ndarray:
     parts = np.full(len(one.images), -1, dtype=np.int64)
     parts[known] = deal_patients(Outcomes.of(np.zeros(len(known)), has_true, np.arange(len(known))), N_FOLDS)
     return parts
+
+
+def calibrations(findings: list[Scored], together: str = "", times: np.ndarray | None = None) -> list[Calibration]:
+    """Scores as they are and as `evaluate --fit` calibrates them: each patient by what was fitted on the others.
+
+    Where that fits nothing, for want of outcomes, scores stay as they are. A finding without scores is left out.
+    together: name of an entry in front for all findings, where there are several; none where empty. times: of
+    `draw_patients`; None leaves the intervals out.
+    """
+    entries, parts = [], []
+    for one in findings:
+        outcomes = Outcomes.of(one.scores, one.is_true, one.patients)
+        calibrated, lines = (None, []) if one.lack else _cross_fitted(one)
+        parts.append((outcomes, one.scores if calibrated is None else calibrated))
+        if not len(one.scores):
+            continue
+        entry = described(one.name, outcomes, calibrated, times)
+        if lines:
+            temperature, intercept = _line_of(one)
+            temperatures, intercepts = zip(*lines, strict=True)
+            entry = dataclasses.replace(
+                entry, temperature=temperature, intercept=intercept, fold_temperatures=temperatures,
+                fold_intercepts=intercepts,
+            )  # fmt: skip
+        entries.append(entry)
+    if together and len(findings) > 1 and entries:
+        joined = Outcomes(*(np.concatenate(one) for one in zip(*(map(_columns, (o for o, _ in parts))), strict=True)))
+        calibrated = np.concatenate([scores for _, scores in parts])
+        is_any = any(entry.after for entry in entries)
+        entries.insert(0, described(together, joined, calibrated if is_any else None, times))
+    return entries
+
+
+def _columns(outcomes: Outcomes) -> list[np.ndarray]:
+    return [outcomes.scores, outcomes.truth, outcomes.weights, outcomes.patients]
+
+
+def _cross_fitted(one: Scored) -> tuple[np.ndarray, list[tuple[float, float]]]:
+    """(m,) scores, each calibrated by what was fitted on the other parts of the patients, and temperature and intercept
+    of each part."""
+    parts, calibrated, lines = parts_of(one), np.empty(len(one.scores)), []
+    for part in range(N_FOLDS):
+        lines.append(_line_of(one.inside((parts >= 0) & (parts != part))))
+        rows = parts[one.patients] == part
+        calibrated[rows] = scale(one.scores[rows], *lines[-1])
+    return calibrated, lines
 
 
 def _measured(one: Scored, parts: np.ndarray, at: OperatingPoint, n_resamples: int) -> dict[str, Any]:

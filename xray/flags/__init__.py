@@ -15,7 +15,7 @@ from annotated_types import Interval
 from tyro.constructors import PrimitiveConstructorSpec
 
 from xray.errors import FlagError, UnreadFlagsError
-from xray.flags.helptexts import description_of, with_helptexts
+from xray.flags.helptexts import description_of, wide_enough, with_helptexts
 from xray.flags.types import appends, has_path, has_several, in_words
 from xray.flags.wrong import explain, fields_of
 
@@ -94,14 +94,15 @@ def parse_flags(
     if is_help := bool({"-h", "--help"} & {*args}):
         own = config_type.__doc__ if isinstance(config_type, type) else None
         if description := tyro_options.get("description") or own:
-            tyro_options["description"] = description_of(description)
+            with wide_enough():
+                tyro_options["description"] = description_of(description)
     args = _with_words(config_type, args)
     _refuse_empty_paths(config_type, args)
     said = io.StringIO()
     try:
         # `--n-epochs`, never `--config.n-epochs`; a flag that is on or off reads `--tta / --no-tta`.
         texts = with_helptexts(config_type) if is_help else contextlib.nullcontext()
-        with contextlib.redirect_stderr(said), texts:
+        with contextlib.redirect_stderr(said), texts, wide_enough():
             config = tyro.cli(config_type, args=args, config=(tyro.conf.OmitArgPrefixes,), **tyro_options)
         sys.stderr.write(said.getvalue())
         return config

@@ -8,6 +8,7 @@ import ast
 import contextlib
 import inspect
 import itertools
+import os
 import re
 import shutil
 import textwrap
@@ -16,6 +17,26 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import tyro
+
+LEAST_COLUMNS = 40
+"""Of a terminal, for what is printed of flags: in fewer, tyro does not come to an end (1 to 20 columns)."""
+
+
+@contextlib.contextmanager
+def wide_enough() -> Iterator[None]:
+    """Meanwhile the terminal has at least LEAST_COLUMNS for who asks, as every library does, what COLUMNS says."""
+    before = os.environ.get("COLUMNS")
+    if shutil.get_terminal_size().columns >= LEAST_COLUMNS:
+        yield
+        return
+    os.environ["COLUMNS"] = str(LEAST_COLUMNS)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
 
 
 @contextlib.contextmanager

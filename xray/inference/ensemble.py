@@ -7,14 +7,15 @@ category can have settings of its own.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from xray.errors import FlagError
 from xray.findings import NO_FINDING_BOX
-from xray.structures.boxes import BoxTable, box_iou, concatenate_with_masks
+from xray.inference.suppression import suppress
+from xray.structures.boxes import BoxTable, concatenate_with_masks
 from xray.structures.fusion import FUSED_SCORES, soft_nms, weighted_boxes_fusion, without_scale
 from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions, is_no_finding
 
@@ -25,6 +26,8 @@ mAP@0.4 0.838 and COCO AP 0.426 by "sum" at 0.4, 0.818 and 0.428 at 0.55; 0.752 
 0.418 at 0.55 (the default of ensemble-boxes). The COCO AP of both lungs on chest-open, 128 pixels, mean of five folds,
 is 0.752 and 0.753 by "sum" at 0.4 and at 0.55, 0.728 and 0.753 by "avg", 0.740 without the mirrored view."""
 METHODS = ("wbf", "nms", "soft_nms", "nmw", "none")
+Covered = Sequence[Collection[str | int] | None]
+"""Of each model the ids of the radiographs that it was run on; None for all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +60,17 @@ class Settings:
     sigma: float = 0.5
     scale: float = 1.0
     exponents: tuple[float, float] = (1.0, 0.5)
+
+    def of_models(self, chosen: np.ndarray) -> "Settings":
+        """The same for some of the models, by number, where the others have no vote.
+
+        Where all that counts is among the others, the chosen ones count alike: they are all that is known.
+        """
+        weights = tuple(self.weights[model] for model in chosen.tolist()) if self.weights else ()
+        if not weights or any(weights):
+            return dataclasses.replace(self, weights=weights)
+        is_of_one = self.method == "none" and len(weights) > 1
+        return dataclasses.replace(self, weights=(), method="wbf" if is_of_one else self.method)
 
     def check(self, n_models: int) -> None:
         """Raises FlagError for a value out of range, or weights that are not one a model."""
@@ -94,6 +108,11 @@ class ByCategory:
     def __getitem__(self, label: int) -> Settings:
         return self.of.get(label, self.default)
 
+    def of_models(self, chosen: np.ndarray) -> "ByCategory":
+        """As of `Settings`."""
+        own = {label: settings.of_models(chosen) for label, settings in self.of.items()}
+        return ByCategory(self.default.of_models(chosen), own)
+
     def alike(self, labels: Iterable[int]) -> Iterator[tuple[Settings, list[int]]]:
         """The labels in groups that have the same settings."""
         groups: dict[Settings, list[int]] = {}
@@ -111,10 +130,11 @@ def fuse(
     score: str = FUSION_SCORE,
     sigma: float = 0.5,
     scale: float = 1.0,
+    covered: Covered = (),
 ) -> Predictions:
     """`fuse_by_category` with the same settings for all; see `Settings` for the arguments.
 
-    weights: one positive number a model; equal when None.
+    weights: one positive number a model; equal when None. covered: as there.
     """
     given = tuple(float(weight) for weight in weights or ())
     if weights is not None and (len(given) != len(predictions) or not all(0 < weight < math.inf for weight in given)):
@@ -124,13 +144,16 @@ def fuse(
             else f"weights must be positive numbers, not {list(given)}: leave out a model that should not count"
         )
     settings = Settings(given, method, score, iou_threshold, skip_threshold, sigma, scale)
-    return fuse_by_category(predictions, ByCategory(settings))
+    return fuse_by_category(predictions, ByCategory(settings), covered)
 
 
-def fuse_by_category(predictions: Sequence[Predictions], settings: ByCategory) -> Predictions:
+def fuse_by_category(predictions: Sequence[Predictions], settings: ByCategory, covered: Covered = ()) -> Predictions:
     """Fuses the predictions of several models, radiograph by radiograph.
 
-    predictions: one entry a model. A radiograph without a box of a model counts as found empty by that model.
+    predictions: one entry a model.
+    covered: of each model the radiographs that it was run on, beside those that it has rows of; None, or nothing at
+        all, for every one. A model has no vote on another radiograph: the weights of the others count alone there. On
+        one that it was run on, it counts as having found nothing where it has no box.
 
     "No finding" rows (category 15, unit box) are probabilities, not boxes: each radiograph gets their mean, by the
     default weights, over the models that gave one. A fused box keeps the mask of its highest-scored member that has
@@ -151,11 +174,36 @@ def fuse_by_category(predictions: Sequence[Predictions], settings: ByCategory) -
 
     is_normal = is_no_finding(table)
     rows = np.flatnonzero(~is_normal)
-    fused, masks_of_fused = fuse_boxes(*table.select_masked(rows, masks), models[rows], len(parts), settings)
+    votes, pattern_of = _votes([part.images for part, _ in parts], tuple(index), covered)
+    by_votes = []
+    for number, chosen in enumerate(votes):
+        here = rows[pattern_of[table.images[rows]] == number]
+        place = np.cumsum(chosen) - 1
+        voting = np.flatnonzero(chosen)
+        by_votes.append(
+            fuse_boxes(*table.select_masked(here, masks), place[models[here]], len(voting), settings.of_models(voting))
+        )
+    fused, masks_of_fused = concatenate_with_masks(by_votes)
     weights = without_scale(np.array(settings.default.weights or (1.0,) * len(parts)))
     # A model that is left out still says what nobody else does.
     normal = _average_no_finding(table.select(is_normal), np.maximum(weights, 1e-9)[models[is_normal]])
     return _sorted(tuple(index), BoxTable.concatenate([fused, normal]), masks_of_fused)
+
+
+def _votes(
+    images: Sequence[np.ndarray], image_ids: tuple[str | int, ...], covered: Covered
+) -> tuple[np.ndarray, np.ndarray]:
+    """(P, models) bool, the sets of models that vote together on some radiograph, and (n_images,) which of these votes.
+
+    images: of each model the radiographs that it has rows of, indices into `image_ids`.
+    """
+    has_vote = np.zeros((len(image_ids), len(images)), dtype=bool)
+    for model, its_own in enumerate(images):
+        names = covered[model] if covered else None
+        has_vote[:, model] = True if names is None else [name in names for name in image_ids]
+        has_vote[its_own, model] = True
+    votes, pattern_of = np.unique(has_vote, axis=0, return_inverse=True)
+    return votes, pattern_of.reshape(-1)
 
 
 def weigh(
@@ -210,7 +258,7 @@ def fuse_boxes(
             rows = rows[(table.scores >= chosen.skip)[rows] & has_area[rows]]
             weighted = dataclasses.replace(table, scores=table.scores * (weights / weights.max())[models])
             if chosen.method in ("nms", "nmw"):
-                fused, source = _suppress(weighted, rows, masks, chosen.iou, chosen.method)
+                fused, source = suppress(weighted, rows, masks, chosen.iou, chosen.method)
             else:
                 fused, source = (
                     weighted.select(rows),
@@ -287,61 +335,3 @@ def _strongest_with_mask(
         if fused >= 0 and (fused not in source or scores[row] > scores[source[fused]]):
             source[fused] = row
     return source
-
-
-def _suppress(
-    table: BoxTable,
-    rows: np.ndarray,
-    masks: Mapping[int, object],
-    iou_threshold: float,
-    method: str,
-) -> tuple[BoxTable, dict[int, int]]:
-    """Runs a method of ensemble-boxes on each radiograph and category; also fused row → row whose mask it keeps."""
-    rows = rows[np.lexsort((table.labels[rows], table.images[rows]))]
-    keys = np.stack([table.images[rows], table.labels[rows]], axis=1)
-    groups = np.split(rows, 1 + np.flatnonzero((np.diff(keys, axis=0) != 0).any(axis=1))) if len(rows) else []
-    scores = table.scores
-    one_group = {"nms": _nms, "nmw": _nmw}[method]
-    parts, source, done = [], {}, 0
-    for group in groups:
-        boxes, fused_scores, members = one_group(table.boxes[group], scores[group], iou_threshold)
-        image, label = np.full((2, len(boxes)), [[table.images[group[0]]], [table.labels[group[0]]]])
-        parts.append(BoxTable.of(image, label, boxes, fused_scores))
-        for number, inside in enumerate(members):
-            with_mask = [row for row in group[inside].tolist() if row in masks]
-            if with_mask:
-                source[done + number] = max(with_mask, key=lambda row: scores[row])
-        done += len(boxes)
-    return BoxTable.concatenate(parts), source
-
-
-Suppressed = tuple[np.ndarray, np.ndarray, list[np.ndarray]]
-"""Boxes, their scores, and the rows that each was made of."""
-
-
-def _nms(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float) -> Suppressed:
-    from ensemble_boxes.ensemble_boxes_nms import nms_float_fast
-
-    rows = np.array(nms_float_fast(boxes, scores, iou_threshold), dtype=np.int64)
-    return boxes[rows], scores[rows], [np.array([row]) for row in rows]
-
-
-def _nmw(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float) -> Suppressed:
-    from ensemble_boxes import non_maximum_weighted
-
-    # The package takes coordinates in [0, 1]; overlaps do not change when each axis is shifted and scaled to the range
-    # of the boxes.
-    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    shift, scale = np.tile(low, 2), np.tile(high - low, 2)
-    normalised = ((boxes - shift) / scale).clip(0, 1)
-    # A group whose scores are all 0 would be averaged with weights 0, which gives NaN.
-    positive = np.maximum(scores, np.finfo(np.float32).eps)
-    fused, fused_scores, _ = non_maximum_weighted(
-        [normalised], [positive], [np.zeros(len(boxes))], iou_thr=iou_threshold
-    )
-    fused = np.asarray(fused, dtype=np.float64) * scale + shift
-    # The package does not return which boxes went into which: the nearest are those that overlap it enough.
-    members = [np.flatnonzero(overlaps > iou_threshold) for overlaps in box_iou(fused, boxes)]
-    # It computes in float32; the scores of its strongest members are kept exactly.
-    nearest = np.abs(np.asarray(fused_scores, dtype=np.float64)[:, None] - scores[None, :]).argmin(axis=1)
-    return fused, scores[nearest], members

@@ -3,7 +3,7 @@
 import csv
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,9 @@ from xray.datasets.prediction_ids import read_any_predictions
 from xray.datasets.source import TEST, TRAIN, VAL
 from xray.datasets.store import Store
 from xray.errors import InputError
-from xray.evaluation.alignment import check_categories, patient_numbers, positions, renumbered, whole_groups
+from xray.evaluation.alignment import check_categories, patient_numbers, positions, renumbered
 from xray.evaluation.located import located_in, nothing_located
+from xray.inference.coverage import rows_covered
 from xray.inference.ensemble_file import Member
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions, is_no_finding
@@ -33,7 +34,8 @@ class OutOfFold:
     a category where that is not located are in none of them: they are neither right nor wrong.
     probabilities: category → (n,) float64, NaN where no classifier says. folds, patients: (n,) int64, fold -1 for the
     validation split.
-    left_out: sentences about radiographs that are left out and boxes that are not scored.
+    left_out: sentences about radiographs that are left out and boxes that are not scored. named: of each file the rows
+    of the store that it names.
     """
 
     rows: np.ndarray
@@ -43,6 +45,7 @@ class OutOfFold:
     folds: np.ndarray
     patients: np.ndarray
     left_out: tuple[str, ...] = ()
+    named: Mapping[Path, frozenset[int]] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -75,7 +78,8 @@ def member_of(given: Path, run: Path | None = None, of_labels: bool = False) -> 
     else:
         beside = [file.parent.parent if file.parent.name == "validation" else file.parent for file in files]
         runs = [found for folder in dict.fromkeys(beside) for found in _runs_in(folder)]
-    return Member(tuple(found.absolute() for found in runs), tuple(file.absolute() for file in files))
+    # As they were given, for what is said of them.
+    return Member(tuple(runs), tuple(files))
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -87,21 +91,23 @@ def _runs_in(folder: Path) -> list[Path]:
 def gather(store: Store, models: Sequence[Member], classifiers: Sequence[Member] = ()) -> OutOfFold:
     """Reads the files of all models and classifiers.
 
-    A file covers the radiographs with a "No finding" row or a label in it, where each of its radiographs has one;
-    otherwise it covers all radiographs of each fold that it touches, since a radiograph without findings has no row.
-    Radiographs that a model does not cover are left out, and so are those in which nothing is located. Raises
+    A file of a model covers the radiographs that `xray.inference.coverage.rows_covered` says, one of labels those with
+    a label. Radiographs that a model does not cover are left out, since models are compared on the same ones; so are
+    those in which nothing is located. Raises
     InputError if no radiograph is left, two files of a model cover the same one, or a file cannot be read.
     """
     is_held = ((store.splits == TRAIN) & (store.folds >= 0)) | (store.splits == VAL)
     is_held &= ~nothing_located(store)
     everywhere, touched, tables = is_held.copy(), np.zeros(len(store), dtype=bool), []
     lacking: list[tuple[Member, np.ndarray]] = []
+    named: dict[Path, frozenset[int]] = {}
     for member in models:
         parts, covered = [], np.zeros(len(store), dtype=bool)
         for path in member.predictions:
             predictions = read_any_predictions(path, store)
             check_categories(store, predictions, path.name)
-            _join(store, covered, _covered(store, predictions), path)
+            named[path] = frozenset(store.resolve(predictions.image_ids).tolist())
+            _join(store, covered, rows_covered(store, predictions), path)
             parts.append(_of_rows(store, predictions))
         tables.append(BoxTable.concatenate(parts))
         lacking.append((member, is_held & ~covered))
@@ -112,7 +118,8 @@ def gather(store: Store, models: Sequence[Member], classifiers: Sequence[Member]
         for path in member.predictions:
             labels.append(read_labels(path, store))
             ids = {name for of_image in labels[-1].values() for name in of_image}
-            _join(store, covered, _are(store, store.resolve(list(ids))), path)
+            named[path] = frozenset(store.resolve(list(ids)).tolist())
+            _join(store, covered, np.isin(np.arange(len(store)), list(named[path])), path)
         lacking.append((member, is_held & ~covered))
         everywhere, touched = everywhere & covered, touched | covered
     # Nothing is missing of a split that no file covers: either folds are held back, or the validation split.
@@ -139,7 +146,7 @@ def gather(store: Store, models: Sequence[Member], classifiers: Sequence[Member]
         n_dropped = sum(map(len, given[1:])) - sum(map(len, tables))
         left_out.append(f"{n_dropped} boxes are not scored, where a finding may be without one ({names} radiographs)")
     patients = patient_numbers(records)
-    return OutOfFold(rows, truth, tuple(tables), probabilities, store.folds[rows], patients, tuple(left_out))
+    return OutOfFold(rows, truth, tuple(tables), probabilities, store.folds[rows], patients, tuple(left_out), named)
 
 
 def read_labels(path: Path, store: Store) -> Labels:
@@ -203,17 +210,6 @@ def _from_csv(path: Path, store: Store) -> Labels:
     except (ValueError, csv.Error) as error:
         raise InputError(f"{path} is no labels.csv as infer writes it: {error}") from None
     return labels
-
-
-def _are(store: Store, rows: np.ndarray) -> np.ndarray:
-    return np.isin(np.arange(len(store)), rows)
-
-
-def _covered(store: Store, predictions: Predictions) -> np.ndarray:
-    """(N,) bool, which radiographs of the store a file covers."""
-    rows = store.resolve(predictions.image_ids)
-    judged = np.unique(predictions.table.images[is_no_finding(predictions.table)])
-    return _are(store, rows if len(judged) == len(rows) else whole_groups(store, rows[rows >= 0]))
 
 
 def _of_rows(store: Store, predictions: Predictions) -> BoxTable:

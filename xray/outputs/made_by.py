@@ -7,17 +7,22 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from xray.datasets.fingerprint import ids_sha256, radiographs_sha256
-from xray.datasets.store import Store
+from xray.datasets.source import TRAIN, VAL
+from xray.datasets.store import ALL_FOLDS, Store
 from xray.errors import InputError
 from xray.files import sha256_of
 from xray.inference.ensemble_file import is_ensemble
 from xray.inference.pipeline import Pipeline
 from xray.models.weights import MODEL_FILE, WEIGHTS_FILE
 from xray.storage.places import as_given
-from xray.structures.made_by import MadeBy
+from xray.structures.made_by import MadeBy, joined, read_made_by
 from xray.training.config import CONFIG_FILE
+from xray.training.learned import runs_beside
 from xray.training.recipes import read_yaml
 from xray.training.trained_on import TRAINED_ON, facts_of
+
+VALIDATION = "validation"
+"""Folder of a run directory, with what its model predicts of the part that it has held back."""
 
 
 def made_by_models(files: Sequence[Path], settings: dict[str, Any], radiographs: dict[str, Any]) -> MadeBy | None:
@@ -59,6 +64,56 @@ def model_of(path: Path) -> dict[str, Any]:
         "split_sha256": begun.get("split_sha256"),
         "annotations_sha256": begun.get("annotations_sha256"),
     }
+
+
+def made_by_of(predictions: Path, ids: Sequence[str], store: Store | None = None) -> MadeBy | None:
+    """What made a file of predictions: by the made_by.json beside it, or else by the run directory that it lies in, or
+    the runs of a cross-validation that lie beside it; None where neither is there.
+
+    ids: of its radiographs. store: their dataset, if it is known.
+    """
+    if (made_by := read_made_by(predictions)) is not None:
+        return made_by
+    runs = runs_beside(predictions)
+    try:
+        models = [model_of(run) for run in runs]
+    except OSError:
+        return None
+    if not models:
+        return None
+    is_validation = len(models) == 1 and predictions.absolute().parent.name == VALIDATION
+    if is_validation or len(models) > 1:
+        # Each model predicts what it has held back.
+        parts = [_part(model, ids, _held_back(model)) for model in models]
+    else:
+        parts = [_part(models[0], ids, _dataset_around(ids, store))]
+    return parts[0] if len(parts) == 1 else joined(parts)
+
+
+def _part(model: MadeBy, ids: Sequence[str], dataset: dict[str, Any] | None) -> MadeBy:
+    radiographs = {"n": len(ids), "ids_sha256": ids_sha256(ids), "dataset": dataset}
+    return {"models": [model], "ensemble": None, "settings": {}, "radiographs": radiographs}
+
+
+def _held_back(model: MadeBy) -> dict[str, Any] | None:
+    """The part of the dataset that a run has not trained on, as far as the run itself knows the dataset."""
+    if (fold := model["fold"]) is None or fold == ALL_FOLDS or model["split_sha256"] is None:
+        return None
+    hashes = {name: model[name] for name in ("split_sha256", "annotations_sha256")}
+    part = {"split": VAL, "fold": None} if fold == VAL else {"split": TRAIN, "fold": fold}
+    return {"n_images": None, "radiographs_sha256": None, **hashes, **part}
+
+
+def _dataset_around(ids: Sequence[str], store: Store | None) -> dict[str, Any] | None:
+    """The dataset, and the split and fold that all radiographs are in, if it has them all."""
+    rows = [] if store is None else store.resolve(ids).tolist()
+    if store is None or not rows or min(rows) < 0:
+        return None
+    splits, folds = ({store.records[row][name] for row in rows} for name in ("split", "fold"))
+    dataset: dict[str, Any] = radiographs_of(
+        ids, store, splits.pop() if len(splits) == 1 else None, folds.pop() if len(folds) == 1 else None
+    )["dataset"]
+    return dataset
 
 
 def settings_of(pipeline: Pipeline, **others: Any) -> dict[str, Any]:

@@ -36,11 +36,16 @@ class UnsafeNameError(InputError):
     """A name leads out of the folder that it is looked up in, or could not be in any."""
 
 
+def has_control(text: str) -> bool:
+    """Whether a text holds a control character, a line break, or half of a character."""
+    return _CONTROL.search(text) is not None
+
+
 def fault_of(name: str) -> str | None:
     """Why a name cannot be that of a file below a folder, with / between folders; None where it can."""
     if not name or not name.strip():
         return "it is empty"
-    if _CONTROL.search(name):
+    if has_control(name):
         return "it holds a control character"
     if "\\" in name:
         return "it holds a backslash"

@@ -11,11 +11,12 @@
 
 `fold` of a model is the fold that its training held back, "val" for the dataset's validation split, or "all" for none;
 `split_sha256` says of which dataset. Of fused predictions, "fused" has this of each that was fused, in place of models,
-ensemble and radiographs. All of it follows from models, flags and radiographs: no date, no folder, no radiograph's id.
+ensemble and radiographs; likewise of the folds of a cross-validation, whose predictions are joined ("joined": true in
+settings). All of it follows from models, flags and radiographs: no date, no folder, no radiograph's id.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,12 @@ def read_made_by(predictions: Path) -> MadeBy | None:
     return content if is_same else None
 
 
+def joined(parts: Sequence[MadeBy | None]) -> MadeBy | None:
+    """What made the predictions of several folds, each by another model; None where it is not known of one of them."""
+    known = [part for part in parts if part is not None]
+    return {"fused": known, "settings": {"joined": True}} if known and len(known) == len(parts) else None
+
+
 def parts_of(made_by: MadeBy) -> list[MadeBy]:
     """What was made by models: the content itself, or each that was fused."""
     return [part for fused in made_by["fused"] for part in parts_of(fused)] if "fused" in made_by else [made_by]
@@ -69,10 +76,16 @@ def parts_of(made_by: MadeBy) -> list[MadeBy]:
 def _is_whole(part: MadeBy) -> bool:
     dataset, ensemble = part["radiographs"]["dataset"], part["ensemble"]
     return (
-        (dataset is None or (isinstance(dataset["n_images"], int) and isinstance(dataset["radiographs_sha256"], str)))
+        (dataset is None or _is_whole_dataset(dataset))
         and (ensemble is None or isinstance(ensemble["sha256"], str))
         and all(map(_is_whole_model, part["models"]))
     )
+
+
+def _is_whole_dataset(dataset: MadeBy) -> bool:
+    """Of a run that does not know all radiographs of its dataset, their number and hash are missing together."""
+    n, digest = dataset["n_images"], dataset["radiographs_sha256"]
+    return (isinstance(n, int) and isinstance(digest, str)) or (n is None and digest is None)
 
 
 def _is_whole_model(model: MadeBy) -> bool:

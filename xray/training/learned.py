@@ -67,7 +67,7 @@ def of_other_radiographs(made_by: MadeBy | None, predictions: Path, store: Store
         return []
     here = radiographs_sha256(store.records)
     datasets = [part["radiographs"]["dataset"] for part in parts_of(made_by)]
-    others = [one for one in datasets if one is not None and one.get("radiographs_sha256") != here]
+    others = [one for one in datasets if one is not None and one.get("radiographs_sha256") not in (None, here)]
     if not others:
         return []
     n = others[0].get("n_images")
@@ -145,7 +145,9 @@ def other_weights(fit: Path, weights: Sequence[str], is_ensemble: bool, made_by:
         return f"{predictions} was made by {names} without {fit}, and {end}"
     if not found.issuperset(weights[is_ensemble:]):
         return f"{predictions} was made by other weights ({names}) than those of {fit}, and {end}"
-    return f"{predictions} was made by {names} together, and {end}" if not is_ensemble and len(found) > 1 else ""
+    # The folds of a cross-validation are one model, trained several times: thresholds of all are those of each.
+    is_together = len(found) > 1 and not made_by["settings"].get("joined")
+    return f"{predictions} was made by {names} together, and {end}" if not is_ensemble and is_together else ""
 
 
 def strangers(fit: Path, runs: Sequence[Path], predictions: Path) -> str:

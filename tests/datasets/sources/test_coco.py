@@ -196,6 +196,28 @@ def test_no_file_outside_is_opened(raw, name):
     assert len(source.images) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("a\x00.png", "it holds a control character: 'a\\x00.png'"),
+        ("a\nb.png", "it holds a control character"),
+        ("x" * 300 + ".png", "it is too long"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_told_as_such(raw, name, fault):
+    write(raw, [image(1), image(2, file_name=name)], [box(1, 2)])
+    source = read_coco(raw)
+    assert account(source) == [("annotations.json image 1", "name that is no path inside the data path")]
+    assert source.dropped[0].detail.startswith(fault)
+
+
+def test_a_category_that_nothing_can_hold_is_refused(raw, tmp_path):
+    write(raw, [image(1)], [box(1, 1)], [{"id": 1, "name": "Nod\x07ule"}])
+    with pytest.raises(InputError, match=r"category named 'Nod\\x07ule', with a control character .* rename it there"):
+        sources.convert("coco", raw, tmp_path / "data", n_workers=0)
+    assert not (tmp_path / "data").exists()
+
+
 LOST = "radiograph with an annotation that could not be used"
 POLYGON = [[10, 10, 30, 10, 30, 30, 10, 30]]
 

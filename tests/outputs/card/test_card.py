@@ -147,6 +147,10 @@ def test_the_data_are_counted_by_part(run: Path, data: Path, tmp_path: Path) -> 
     assert "| Nodule | 1 | 1 | 0 | 2 |\n| Mass (large) | 0 | 0 | 1 | 1 |" in markdown
     assert "| Sex | F: 1, M: 1 | F: 1, M: 1 | M: 1 |" in markdown
     assert "- **Part**: the test split of hospital\n" in markdown
+    # Which hash is of what: no two facts of the data have one name.
+    assert f"- **Annotations of what was scored**: SHA-256 {scored['annotations_sha256']}\n" in markdown
+    whole = fingerprint(open_store(data, pixels=False))["annotations_sha256"]
+    assert f"- **Annotations of the whole dataset**: SHA-256 {whole}\n" in markdown
     text = " ".join(limits(facts))
     assert "It learned these findings from fewer than 30 radiographs each: Nodule (1), Mass (large) (0)." in text
     assert "There is no lateral radiograph." in text

@@ -189,6 +189,36 @@ def test_training_curves(tmp_path: Path) -> None:
     assert run_of(tmp_path / "elsewhere" / "predictions.json") is None
 
 
+def test_single_steps_are_no_curves_and_no_legend_covers_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "metrics.csv").write_text(METRICS_CSV)
+    drawn = {}
+
+    def grid(panels: list, x: str, y: str, draw: Callable, most_columns: int) -> bytes:
+        for title, panel in panels:
+            drawn[title] = Figure().subplots()
+            draw(drawn[title], panel)
+        return b""
+
+    monkeypatch.setattr(training, "panel_grid", grid)
+    curves = read_curves(tmp_path)
+    training.training_figure(curves)
+    for title, named, is_line in (
+        ("Training loss", ["loss"], True), ("Terms of the loss", ["box reg"], False), ("Validation", ["mAP@0.4"], True),
+    ):  # fmt: skip
+        lines = [line for line in drawn[title].lines if line.get_label() in named]
+        assert [line.get_label() for line in lines] == named
+        assert [line.get_linestyle() != "None" for line in lines] == [is_line]
+    legends = [drawn[title].get_legend() for title in ("Training loss", "Terms of the loss")]
+    assert [one.get_title().get_text() for one in legends] == ["mean of each epoch", "at the last step of each epoch"]
+    for one in legends:
+        axes = one.axes
+        axes.figure.draw_without_rendering()
+        assert one.get_window_extent().y1 < axes.get_window_extent().y0
+    # A run without the means has what its last steps had, and says so.
+    training.training_figure(curves.drop(columns="train/loss_epoch"))
+    assert drawn["Training loss"].get_legend().get_title().get_text() == "at the last step of each epoch"
+
+
 def test_a_learning_rate_of_zero_is_drawn_without_a_warning() -> None:
     """As at the end of a cosine of a single epoch."""
     with warnings.catch_warnings():
@@ -201,7 +231,7 @@ def test_a_learning_rate_that_ends_at_0_is_drawn_to_its_end(monkeypatch: pytest.
     curves = pd.DataFrame({"lr": [0.02, 0.001, 0.0]}, index=[1, 2, 3])
     axes = Figure().subplots()
 
-    def grid(panels: list, x: str, y: str, draw: Callable) -> bytes:
+    def grid(panels: list, x: str, y: str, draw: Callable, most_columns: int) -> bytes:
         draw(axes, panels[-1][1])
         return b""
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xray.errors import InputError
+
 if TYPE_CHECKING:
     from xray.datasets.source import Source
 
@@ -76,6 +78,7 @@ def convert(
         if splits:
             source = apply_splits(source, splits, by, data_path)
         source = without_leaks(source, leaks == "keep")
+        _check_names(source)
         _name_numbers(source)
         return write_store(source, save_path, n_workers=n_workers, pixels=pixels, **writing)
 
@@ -94,6 +97,19 @@ def _rarer_collection() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+def _check_names(source: "Source") -> None:
+    """Raises InputError for a category whose name no table, file or terminal can hold as it is."""
+    from xray.radiographs.names import has_control
+
+    names = [category["name"] for category in source.categories if has_control(category["name"])]
+    if names:
+        raise InputError(
+            f"{source.layout} has a category named {names[0]!r}, with a control character or a line break in it"
+            + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")
+            + ": rename it there, or by --map"
+        )
 
 
 def _name_numbers(source: "Source") -> None:

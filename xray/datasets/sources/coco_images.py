@@ -18,7 +18,7 @@ from xray.errors import InputError
 from xray.radiographs.attributes import ATTRIBUTES, age_band
 from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.file_warnings import FileWarning
-from xray.radiographs.names import LINK_OUT, fault_of, is_inside, leads_out
+from xray.radiographs.names import LINK_OUT, UNSAFE_NAME, fault_of, is_inside, leads_out
 from xray.structures.values import caseless, identity, is_missing, one_spelling, shown, text_of, whole_number
 
 FILE_SIDES = ("file_width", "file_height")
@@ -143,7 +143,10 @@ class Images:
             if path is not None:
                 self.warnings.append(FileWarning(FOUND_BY_END, name, path))
         if path is None and fault is not None and not is_absolute(name):
-            self._dropped.append(Dropped(place, OUTSIDE_FOLDER, detail=shown(name)))
+            if ".." in name.replace("\\", "/").split("/"):
+                self._dropped.append(Dropped(place, OUTSIDE_FOLDER, detail=shown(name)))
+            else:
+                self._dropped.append(Dropped(place, UNSAFE_NAME, detail=f"{fault}: {shown(name)}"))
         elif path is None:
             # What lies behind a folder that is a link is not listed.
             tried = [] if fault else [posixpath.normpath(f"{folder}{name}") for folder in self._folders]

@@ -187,8 +187,8 @@ def _evaluation_data(facts: Facts) -> list[Section]:
         "True boxes": _plain(scored.get("n_boxes")),
         "True masks": _plain(scored.get("n_masks")),
         NOTES["evaluation_data"]: _note(facts, "evaluation_data"),
-        "Annotations": f"SHA-256 {scored.get('annotations_sha256', NOT_KNOWN)}",
-        "Split": f"SHA-256 {scored.get('split_sha256', NOT_KNOWN)}",
+        "Annotations of what was scored": f"SHA-256 {scored.get('annotations_sha256', NOT_KNOWN)}",
+        "Splits and folds of what was scored": f"SHA-256 {scored.get('split_sha256', NOT_KNOWN)}",
     }
     groups = dict_in(facts.metrics, "subgroups")
     for attribute in (one for one in groups if one != "Box size"):
@@ -217,8 +217,8 @@ def _training_data(facts: Facts) -> list[Section]:
         if patients is None
         else f"{patients:,}, and {chosen['n_without_patient']:,} radiographs of unknown ones",
         **note,
-        "Annotations": f"SHA-256 {chosen['annotations_sha256']}",
-        "Split": f"SHA-256 {chosen['split_sha256']}",
+        "Annotations of the whole dataset": f"SHA-256 {chosen['annotations_sha256']}",
+        "Splits and folds of the whole dataset": f"SHA-256 {chosen['split_sha256']}",
     }
     has_masks, has_unknown = bool(store.masks), bool(store.unknown.any())
     head = ["!Finding", *(f"#{title}" for title in named), "#Boxes", "#Masks" if has_masks else None]

@@ -22,7 +22,7 @@ def metadata_of(facts: Facts) -> str:
         EvalResult(
             task_type=pipeline or "other",
             dataset_type="chest radiographs",
-            dataset_name=f"annotations SHA-256 {digest}",
+            dataset_name=f"annotations of what was scored, SHA-256 {digest}",
             metric_type=name,
             metric_name=title,
             metric_value=value_in(facts.metrics, name),

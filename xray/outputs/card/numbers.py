@@ -222,12 +222,13 @@ def _calibration_section(metrics: Mapping[str, Any]) -> list[Section]:
             row = [what.capitalize(), name, _count(numbers, "n"), parts.percent(value_in(numbers, "share_right"))]
             row += [parts.number(value_in(numbers, "brier"), 4), parts.interval(interval_in(numbers, "brier"))]
             row += [parts.number(value_in(numbers, key), 4) for key in ("ece", "ece_cross_fitted")]
-            rows.append([*row, parts.number(value_in(numbers, "temperature"), 2)])
+            rows.append([*row, *(parts.number(value_in(numbers, key), 2) for key in ("temperature", "intercept"))])
     if not rows:
         return [Section("Calibration", paragraphs=["Not known: the evaluation says nothing of it."])]
     hint = (
         "How far a score is the chance of being right. Lower Brier scores and expected calibration errors (ECE) are "
-        "better; scaled is after temperature scaling, each patient by a temperature of others."
+        "better; calibrated is by temperature and intercept, each patient by those of others."
     )
-    head = ["!Scores of", "!Finding", "#Number", "#Right", "#Brier", INTERVAL, "#ECE", "#scaled", "#Temperature"]
+    head = ["!Scores of", "!Finding", "#Number", "#Right", "#Brier", INTERVAL, "#ECE", "#calibrated"]
+    head += ["#Temperature", "#Intercept"]
     return [Section("Calibration", hint, parts.table(head, rows))]

@@ -1,4 +1,4 @@
-"""The report's sections about calibration: reliability diagrams before and after temperature scaling."""
+"""The report's sections about calibration: reliability diagrams of scores as they are and as they are calibrated."""
 
 from collections.abc import Sequence
 
@@ -37,34 +37,54 @@ def calibration_sections(assessment: Assessment) -> list[Section]:
         calibrations: Sequence[Calibration] = getattr(assessment, kind)
         if calibrations:
             hint = f"{meaning} Lower Brier and ECE are better; a temperature over 1 says that the scores are too sure."
+            if has_intercepts(calibrations):
+                hint += " An intercept below 0 says that they are too high."
             sections.append(Section(f"Calibration of {what}", hint, _table(head, calibrations)))
             sections.append(figure(f"calibration_{kind}.png", reliability_figure(calibrations)))
     return sections
 
 
+def has_intercepts(calibrations: Sequence[Calibration]) -> bool:
+    """Whether any was fitted with an intercept."""
+    return any(one.intercept is not None for one in calibrations)
+
+
 def _table(head: tuple[str | None, ...], calibrations: Sequence[Calibration]) -> parts.Table:
-    rows = []
+    rows, with_intercepts = [], has_intercepts(calibrations)
     for one in calibrations:
         before, after, temperatures = one.before, one.after, one.fold_temperatures
         share = parts.percent(one.share, 2 if one.share < 0.01 else 1)
         brier = [parts.number(before.brier, 4), parts.interval(one.brier_ci95)]
         brier.append(parts.number(after.brier, 4) if after else DASH)
         ece = [parts.number(before.ece, 4), parts.number(after.ece, 4) if after else DASH]
-        folds = f"{min(temperatures):.2f}–{max(temperatures):.2f}" if temperatures else DASH
-        rows.append([one.name, f"{one.n:,}", share, *brier, *ece, parts.number(one.temperature, 2), folds])
+        line = [parts.number(one.temperature, 2), _range(temperatures)]
+        if with_intercepts:
+            line += [DASH if one.intercept is None else parts.number(one.intercept, 2), _range(one.fold_intercepts)]
+        rows.append([one.name, f"{one.n:,}", share, *brier, *ece, *line])
     ends_title = "#95 % interval" if any(one.brier_ci95 for one in calibrations) else None
-    numbers = ["#Brier", ends_title, "#scaled", "#ECE", "#scaled", "#Temperature", "#of the folds"]
+    numbers = ["#Brier", ends_title, "#calibrated", "#ECE", "#calibrated", "#Temperature", "#of the folds"]
+    numbers += ["#Intercept", "#of the folds"] if with_intercepts else []
     return parts.table([*head, *numbers], rows)
+
+
+def _range(numbers: tuple[float, ...] | None) -> str:
+    if not numbers:
+        return DASH
+    return f"{min(numbers):.2f} to {max(numbers):.2f}" if min(numbers) < 0 else f"{min(numbers):.2f}–{max(numbers):.2f}"
 
 
 def reliability_figure(calibrations: Sequence[Calibration]) -> bytes:
     """A reliability diagram for each → PNG."""
+    is_any = any(one.after for one in calibrations)
 
     def draw(axes: Axes, one: Calibration) -> None:
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=DASHED)
         _draw_fit(axes, one.before, ORANGE, one.frequency_ci95, "as given")
         if one.after:
-            _draw_fit(axes, one.after, BLUE, None, "temperature-scaled")
+            _draw_fit(axes, one.after, BLUE, None, "calibrated")
+        elif is_any:
+            # The legend is that of the first panel.
+            axes.plot([], [], "o", color=BLUE, markersize=4, label="calibrated")
         axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         text = f"ECE {one.before.ece:.3f}" + (f" → {one.after.ece:.3f}" if one.after else "")
         # On the side of the diagonal that the dots leave free.

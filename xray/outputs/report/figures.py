@@ -83,9 +83,10 @@ def panel_grid(
     y_label: str,
     draw: Callable[[Axes, Any], None],
     legend: bool = False,
+    most_columns: int = MOST_COLUMNS,
 ) -> bytes:
     """A panel for each (title, item), drawn by `draw(axes, item)` → PNG. legend: that of the first panel, for all."""
-    columns = min(MOST_COLUMNS, max(1, len(panels)))
+    columns = min(most_columns, max(1, len(panels)))
     n_rows = max(1, math.ceil(len(panels) / columns))
     with plt.rc_context(STYLE):
         width, height = PANELS.get(columns, SMALL_PANEL)

@@ -17,7 +17,8 @@ MOST_LISTED = 25
 DASH = "–"
 RELIABILITY = (
     "Share that is right over the mean score of each bin, the diagonal being perfect; dot areas grow with what lies in "
-    "a bin. Orange: as given, with 95 % intervals; blue: after temperature scaling."
+    "a bin. Orange: as given, with 95 % intervals; blue: calibrated, each patient by what was fitted on others, where "
+    "that is enough to fit."
 )
 FIGURES = {
     "precision_recall.png": (
@@ -58,7 +59,8 @@ FIGURES = {
     "groups.png": ("Groups at a glance", "Dots with their 95 % intervals; the number of radiographs in brackets."),
     "training.png": (
         "Training curves",
-        "By epoch: the loss and its terms, what was measured in validation, and the learning rate.",
+        "By epoch: the loss and its terms (lines are means of epochs, marks what single steps had), what was measured "
+        "in validation, and the learning rate.",
     ),
     "readers.png": ("Readers with each other", "Cohen’s kappa of any finding; below, how far their own boxes overlap."),
     "places.png": (

@@ -27,9 +27,11 @@ SCORES = {
     "mean_average_precision": "Average precision",
 }
 STROKES = (
-    (BLUE, "-"), (ORANGE, (0, (4, 2))), (BLUE, (0, (1.2, 1.4))), (ORANGE, (0, (5, 1.5, 1.2, 1.5))), (FAINT, "-"),
+    (BLUE, "-", "o"), (ORANGE, (0, (4, 2)), "s"), (BLUE, (0, (1.2, 1.4)), "^"),
+    (ORANGE, (0, (5, 1.5, 1.2, 1.5)), "D"), (FAINT, "-", "v"),
 )  # fmt: skip
-"""Colour and dashes of each line of a panel; there are no more lines."""
+"""Colour and dashes of each line of a panel, and the mark of each value of a single step; there are no more."""
+STEP, MEAN = "at the last step of each epoch", "mean of each epoch"
 
 
 def curve_metrics(curves: pd.DataFrame) -> dict[str, Any]:
@@ -92,7 +94,10 @@ def training_sections(curves: pd.DataFrame | None) -> list[Section]:
 
 
 def training_figure(curves: pd.DataFrame) -> bytes:
-    """Panels of loss, loss terms, validation and learning rate, as far as there are any → PNG."""
+    """Panels of loss, loss terms, validation and learning rate, as far as there are any → PNG.
+
+    Means of epochs are lines; what a single step had, the terms of the loss among it, are marks.
+    """
     prefix = "train/loss_"
     columns = list(map(str, curves))
     terms = [name for name in columns if name.startswith(prefix) and name not in TOTALS]
@@ -107,15 +112,28 @@ def training_figure(curves: pd.DataFrame) -> bytes:
 
     def draw(axes: Axes, panel: tuple[str, list[tuple[str, str]]]) -> None:
         panel_title, names = panel
-        for (name, title), (colour, stroke) in zip(names, STROKES, strict=False):
+        of_steps = panel_title.startswith("Terms") or names[0][0] == TOTALS[0]
+        for (name, title), (colour, dashes, mark) in zip(names, STROKES, strict=False):
             values = curves[name].dropna()
-            axes.plot(
-                values.index, values, marker="o" if len(values) <= 30 else "", markersize=2.6, color=colour,
-                linewidth=1.4, linestyle=stroke, label=title,
-            )  # fmt: skip
+            if of_steps:
+                # What single steps had says little of the way between them.
+                axes.plot(values.index, values, color=colour, linewidth=0.5, alpha=0.35)
+                axes.plot(values.index, values, mark, color=colour, markersize=3.2, alpha=0.85, label=title)
+            else:
+                mark = "o" if len(values) <= 30 else ""
+                axes.plot(
+                    values.index, values, marker=mark, markersize=2.6, color=colour, linewidth=1.4, linestyle=dashes,
+                    label=title,
+                )  # fmt: skip
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-        if len(names) > 1:
-            axes.legend(fontsize=6.5, frameon=False, handlelength=2.2)
+        is_loss = names[0][0] in (*TOTALS, *terms)
+        if len(names) > 1 or is_loss:
+            # Below the axis, where it covers no curve.
+            axes.legend(
+                fontsize=7, title_fontsize=7, frameon=False, handlelength=2.4, ncols=2, loc="upper left",
+                bbox_to_anchor=(0, -0.1), borderaxespad=0.3, title=(STEP if of_steps else MEAN) if is_loss else None,
+                alignment="left",
+            )  # fmt: skip
         if panel_title == "Learning rate":
             # A rate of 0, as at the end of a cosine, has no place on a logarithmic axis: below the lowest other one,
             # the axis is linear.
@@ -127,4 +145,4 @@ def training_figure(curves: pd.DataFrame) -> bytes:
         else:
             axes.set_ylim(0, 1.03 if panel_title == "Validation" else None)
 
-    return panel_grid(panels, "epoch", "", draw)
+    return panel_grid(panels, "epoch", "", draw, most_columns=2)
