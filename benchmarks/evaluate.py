@@ -99,12 +99,12 @@ def draw_truth(n_images: int, seed: int = 0) -> BoxTable:
     return BoxTable.of(images, draw_labels(n, rng), draw_places(n, rng).round())
 
 
-def draw_predictions(truth: BoxTable, n_images: int, n_boxes: int, seed: int = 1) -> BoxTable:
+def draw_predictions(truth: BoxTable, n_images: int, n_boxes: int) -> BoxTable:
     """`n_boxes` of every radiograph: up to a third of them around its truth, the others anywhere and less certain.
 
     Coordinates to 0.01 pixel and scores to 6 decimals, as in a file; some scores are equal.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(1)
     n = n_images * n_boxes
     labels, boxes, scores = draw_labels(n, rng), draw_places(n, rng), rng.beta(0.5, 6, n)
     first = np.searchsorted(truth.images, truth.images)
