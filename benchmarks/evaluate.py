@@ -21,6 +21,7 @@ from benchmarks.material import draw_labels, draw_places
 from xray.evaluation.box_intervals import bootstrap_intervals
 from xray.evaluation.box_metrics import detection_metrics
 from xray.evaluation.coco_metrics import coco_metrics
+from xray.file_names import PREDICTIONS
 from xray.findings import CATEGORIES, FINDINGS
 from xray.flags import Count
 from xray.structures.boxes import BoxTable, xyxy_to_xywh
@@ -126,7 +127,7 @@ def ways_to_score(
 ) -> dict[str, Callable[[], dict[str, float]]]:
     """Each way to score the same predictions, in memory and from a predictions.json in `folder` → COCO's APs."""
     results = _as_coco(drawn)
-    path = folder / "predictions.json"
+    path = folder / PREDICTIONS
     path.write_text(json.dumps(results))
     # What was drawn would differ from what a file holds in the last bit of x2 and y2.
     predictions = _read(path)

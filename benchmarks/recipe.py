@@ -17,6 +17,8 @@ from benchmarks import harness
 from benchmarks.differences import main_metric, predictions_on, summary
 from benchmarks.ingredients import CLASSIFIER, OF_TASK, START, Ingredient
 from xray.errors import FlagError, InputError
+from xray.file_names import METRICS as METRICS_FILE
+from xray.file_names import PREDICTIONS
 from xray.files import complete, differing, read_yaml_text
 from xray.flags import Count, CountOrZero, FoldNumber, Seed, check_ranges, require
 from xray.training.recipes import MAX_CHARACTERS, read_yaml
@@ -201,7 +203,7 @@ def remove_checkpoints(run: Path) -> None:
 
 def training_commands(config: Config, row: Ingredient, run: Path, seed: int) -> tuple[tuple[str, ...], ...]:
     """The cross-validation of a row; none where it is done."""
-    if (run / "metrics.json").is_file():
+    if (run / METRICS_FILE).is_file():
         return ()
     resume = ["--resume"] if (run / "cv.yaml").is_file() else []
     return (("cv", *training_flags(config, row, run, seed), *resume),)
@@ -225,7 +227,7 @@ def views(config: Config, row: Ingredient, run: Path, seed: int, folds: Sequence
         ("infer", "--weights", str(start / f"fold{fold}"), "--data-path", str(config.data_path), "--split", "train",
          "--fold", str(fold), "--save-path", str(run / f"fold{fold}" / PREDICTED), *row.flags)
         for fold in folds
-        if not (run / f"fold{fold}" / PREDICTED / "predictions.json").is_file()
+        if not (run / f"fold{fold}" / PREDICTED / PREDICTIONS).is_file()
     )  # fmt: skip
 
 
@@ -239,8 +241,8 @@ def tune_row(config: Config, store: "Store", row: Ingredient, seed: int) -> None
     if out.is_file():
         print(f"is done: {out}")
         return
-    members = [member_of(config.save_path / name / f"seed{seed}" / "predictions.json") for name in row.models]
-    labels = [config.save_path / CLASSIFIER / f"seed{seed}" / "predictions.json"] if row.with_labels else []
+    members = [member_of(config.save_path / name / f"seed{seed}" / PREDICTIONS) for name in row.models]
+    labels = [config.save_path / CLASSIFIER / f"seed{seed}" / PREDICTIONS] if row.with_labels else []
     classifiers = [member_of(path, of_labels=True) for path in labels]
     material = gather(store, members, classifiers)
     metric: Metric = "map40" if has_vinbig_categories(store.categories) else "coco_ap"
@@ -329,7 +331,7 @@ class Scores:
     def _files(self, name: str) -> list[list[Path]]:
         """For each seed what a row predicts of each fold."""
         return [
-            [self.config.save_path / name / f"seed{seed}" / f"fold{fold}" / PREDICTED / "predictions.json"
+            [self.config.save_path / name / f"seed{seed}" / f"fold{fold}" / PREDICTED / PREDICTIONS
              for fold in self.folds] for seed in self.config.seeds
         ]  # fmt: skip
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from xray.commands.runner import command
+from xray.file_names import IMAGES
 from xray.files import check_output, complete, finishing
 
 PAGE, NUMBERS, NAMED = "audit.html", "audit.json", "named.csv"
@@ -48,7 +49,7 @@ def main(config: Config) -> None:
     from xray.audit.audit import audit
     from xray.commands.evaluate import identity
     from xray.datasets.prediction_ids import read_any_predictions
-    from xray.datasets.store import IMAGES, open_store
+    from xray.datasets.store import open_store
     from xray.evaluation.evaluate import plain_numbers
     from xray.outputs.report.audit import write_audit
     from xray.outputs.report.printing import show

@@ -10,6 +10,7 @@ from annotated_types import Interval
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, spelled
 from xray.evaluation.warnings import warnings_of
+from xray.file_names import METRICS, REPORT
 from xray.files import check_output, complete, finishing, sha256_of
 from xray.flags import FoldNumber, Share, check_part, check_ranges
 from xray.inference.mask_fitting import check_fit, write_fit
@@ -18,8 +19,6 @@ from xray.inference.options import check_triplet
 if TYPE_CHECKING:
     from xray.evaluation.masks import MaskSearch
 
-METRICS = "metrics.json"
-REPORT = "report.html"
 SEARCH, GATE = "search.csv", "gate.csv"
 AT = "fp-per-image=0.125"
 """The least false positives of LUNA16's operating points, for each finding."""

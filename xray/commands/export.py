@@ -10,6 +10,7 @@ from annotated_types import Interval
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need, spelled
+from xray.file_names import MODEL_FILE, WEIGHTS_FILE
 from xray.files import check_output, check_writable, complete
 from xray.flags import Prune, check_ranges
 
@@ -290,7 +291,6 @@ def run_folder(config: Config) -> Path:
     check_writable(out)
 
     from xray.files import is_unfinished
-    from xray.models.weights import MODEL_FILE, WEIGHTS_FILE
 
     names = {entry.name.removesuffix(".part") for entry in out.iterdir()} - {"export"} if out.is_dir() else set()
     if others := names - {MODEL_FILE, WEIGHTS_FILE, *LEFT_BESIDE}:

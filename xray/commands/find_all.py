@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from xray.errors import InputError, need
+from xray.file_names import ANNOTATIONS, IMAGES, MODEL_FILE, WEIGHTS_FILE
 from xray.storage.places import as_given
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def fingerprint_of(config: "Config", inputs: "Inputs", fitted: "Thresholds | Non
     fingerprint["how xray fuses"] = [FUSION_SCORE, FUSION_IOU]
     if fitted is not None:
         fingerprint["thresholds"] = fitted.digest
-    names: tuple[str, ...] = ("model.json", "model.onnx" if config.runtime == "onnx" else "model.safetensors")
+    names: tuple[str, ...] = (MODEL_FILE, "model.onnx" if config.runtime == "onnx" else WEIGHTS_FILE)
     if config.runtime == "openvino" or config.precision == "int8":
         names += ("openvino.xml", "openvino-int8.xml")
     runs = files_of([Path(run) for run in config.weights])
@@ -232,7 +233,7 @@ def fingerprint_of(config: "Config", inputs: "Inputs", fitted: "Thresholds | Non
     for number, name in enumerate(inputs.ids):
         content = stamp(inputs.paths[number]) if inputs.rows is None else int(inputs.rows[number])
         digest.update(repr((name, content)).encode())
-    of_store = [stamp(Path(config.data_path) / name) for name in ("annotations.json", "images.npy")]
+    of_store = [stamp(Path(config.data_path) / name) for name in (ANNOTATIONS, IMAGES)]
     if inputs.originals:
         fingerprint["sizes"] = hashlib.sha256(repr(inputs.originals).encode()).hexdigest()
     fingerprint["data_path"] = (of_store if inputs.store is not None else [], digest.hexdigest())

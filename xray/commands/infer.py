@@ -15,6 +15,7 @@ from xray.commands.archives import check_dicomweb, send_back, with_kinds, with_u
 from xray.commands.find_all import dicom_results_of, find_all, fingerprint_of, load_models, settings_for
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need
+from xray.file_names import LABELS, PREDICTIONS, SUBMISSION, UNFINISHED
 from xray.files import check_writable, make_folder
 from xray.flags import Processes, Share, alone_or_one_of, check_part, check_paths, check_ranges, require
 from xray.inference.options import check_options
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from xray.datasets.store import Store
     from xray.serving.dicom_fetch import Fetched
 
-UNFINISHED = "predictions.part"
-"""The findings so far, in OUT, until all radiographs are done."""
 STAY_REMOTE = ("return_to",)
 """Flags that name an address which no folder stands for."""
 
@@ -258,7 +257,7 @@ def main(config: Config, brought: "Fetched | None" = None) -> int:
             (out / INDEX).unlink(missing_ok=True)
         kind = "" if fisabio else kind_of_submission(pipeline)
         if fisabio:
-            fisabio.write(out / "submission.csv", journal)
+            fisabio.write(out / SUBMISSION, journal)
         warnings = warnings_of(inputs, journal) + left_out
         # What nothing is drawn by is no warning.
         counted_by = fitted or thresholds_of(runs, warn=lambda line: None)
@@ -266,7 +265,7 @@ def main(config: Config, brought: "Fetched | None" = None) -> int:
         n_boxes = write_results(out, journal, order, pipeline.categories, kind, failures, warnings, shown)
         settings = settings_for(config, pipeline, inputs, journal)
         made_by = made_by_models(files_of(runs), settings, radiographs_of(inputs.ids, inputs.store, *part))
-        write_made_by(out, ("predictions.json", "submission.csv", "labels.csv"), made_by)
+        write_made_by(out, (PREDICTIONS, SUBMISSION, LABELS), made_by)
         n_unsent = send_back(config, dicom_results, inputs) if dicom_results and config.return_to else 0
         if not n_unsent:
             # Or the same command, given again, sends the rest.
@@ -348,7 +347,7 @@ def check_out(config: Config) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give a folder as --save-path")
     is_begun = (out / UNFINISHED).exists()
-    if (has_predictions := (out / "predictions.json").exists()) and not config.overwrite and not is_begun:
+    if (has_predictions := (out / PREDICTIONS).exists()) and not config.overwrite and not is_begun:
         raise InputError(f"{out} holds predictions already: give another --save-path, or --overwrite")
     check_writable(out)
     data = Path(config.data_path)

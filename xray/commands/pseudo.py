@@ -19,6 +19,7 @@ import numpy as np
 
 from xray.commands.runner import command
 from xray.errors import InputError, spelled
+from xray.file_names import ANNOTATIONS, CONVERSION, IMAGES
 from xray.files import check_writable
 from xray.flags import Processes, ShareAboveZero, check_paths, check_ranges
 
@@ -107,7 +108,7 @@ def check(config: Config) -> None:
 
 def check_out(config: Config) -> None:
     """Raises InputError if --save-path cannot be written to, or holds what is not to be replaced."""
-    from xray.datasets.store import ANNOTATIONS, CONVERSION, IMAGES, JOURNAL, LABELLING
+    from xray.datasets.store import JOURNAL, LABELLING
     from xray.radiographs.own_files import check_apart, said
     from xray.radiographs.radiograph import SUFFIXES
 
@@ -171,7 +172,7 @@ def convert(config: Config, work: Path, data: "Store") -> Path:
     from xray.datasets.conversion import write_store
     from xray.datasets.conversion_account import print_account
     from xray.datasets.sources.unlabelled import read_unlabelled
-    from xray.datasets.store import CONVERSION, IMAGES, bits_of
+    from xray.datasets.store import bits_of
 
     radiographs, out = work / "radiographs", work.parent
     is_moved = (radiographs / CONVERSION).is_file() and not (radiographs / IMAGES).exists()
@@ -269,7 +270,7 @@ def finish(
     """Writes the dataset directory from what was found, removes the rest, and returns fold → its number of boxes."""
     from xray.datasets.conversion_account import write_json
     from xray.datasets.sources.unlabelled import partition_of
-    from xray.datasets.store import ANNOTATIONS, CONVERSION, IMAGES, LABELLING
+    from xray.datasets.store import LABELLING
 
     radiographs = out / LABELLING / "radiographs"
     annotations = json.loads((radiographs / ANNOTATIONS).read_bytes())

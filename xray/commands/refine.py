@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError
+from xray.file_names import PREDICTIONS
 from xray.files import check_output, finishing, is_unfinished
 from xray.findings import FINDINGS, PNEUMOTHORAX
 from xray.flags import FoldNumber, check_part, check_ranges
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from xray.structures.boxes import BoxTable
     from xray.structures.predictions import Predictions
 
-PREDICTIONS = "predictions.json"
 NAME = FINDINGS[PNEUMOTHORAX]
 SURE = 0.5
 """Score from which a radiograph is said to show it."""

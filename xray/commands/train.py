@@ -16,13 +16,10 @@ import xray
 from xray.commands.runner import run_command
 from xray.commands.training_inputs import build_task, check_data, check_run_directory, dataset_directory, rows_of_stage
 from xray.errors import InputError, spelled
+from xray.file_names import CONFIG_FILE, LAST
 from xray.files import make_folder
 from xray.storage.places import run_training
-from xray.training.config import (
-    CONFIG_FILE,
-    TASKS,
-    TrainingConfig,
-)
+from xray.training.config import TASKS, TrainingConfig
 from xray.training.launch import (
     Launch,
     Rendezvous,
@@ -65,7 +62,7 @@ def main(task_name: str, config: TrainingConfig) -> int:
     from xray.datasets.store import open_store
     from xray.models.device import keep_freed_memory, lightning_precision, resolve_device
     from xray.structures.sides import told
-    from xray.training.checkpoints import LAST, LastCheckpoint, Stopped, check_resumable, clear_leftovers
+    from xray.training.checkpoints import LastCheckpoint, Stopped, check_resumable, clear_leftovers
     from xray.training.failures import explain, is_lost_worker, quiet_threads
     from xray.training.loaders import shared_with_workers
     from xray.training.precision import choose_precision
@@ -192,7 +189,7 @@ def deploy_weights(trainer: Any, task: Any, run: Path, is_first: bool) -> str:
     from xray.models.tensors import load_tensors
     from xray.training.average import KeepBest, deploy_average
     from xray.training.callbacks import deploy
-    from xray.training.checkpoints import LAST, BestCheckpoint
+    from xray.training.checkpoints import BestCheckpoint
 
     best = next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
     kept = next((one for one in trainer.callbacks if isinstance(one, KeepBest)), None)

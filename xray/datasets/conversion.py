@@ -23,8 +23,9 @@ from xray.datasets.conversion_account import OTHER_SIZE, account, describe, hide
 from xray.datasets.folds import check_folds
 from xray.datasets.journal import Journal
 from xray.datasets.source import FINE_GRID, Source, SourceImage, clip_boxes, digest_of, has_area, snap
-from xray.datasets.store import ANNOTATIONS, CONVERSION, IMAGES, JOURNAL
+from xray.datasets.store import JOURNAL
 from xray.errors import InputError
+from xray.file_names import ANNOTATIONS, CONVERSION, IMAGES
 from xray.files import check_writable, make_folder, size_in_words
 from xray.radiographs.canvas import Canvas, is_resized, reshaped
 from xray.radiographs.file_warnings import FileWarning

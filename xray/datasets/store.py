@@ -29,12 +29,10 @@ import numpy as np
 
 from xray.datasets.source import VAL
 from xray.errors import InputError, spelled
+from xray.file_names import ANNOTATIONS, CONVERSION, IMAGES
 from xray.radiographs.canvas import MAX_PIXELS, Canvas, in_8_bits
 from xray.structures.boxes import BoxTable, xywh_to_xyxy
 
-ANNOTATIONS = "annotations.json"
-IMAGES = "images.npy"
-CONVERSION = "conversion.json"
 JOURNAL = "conversion.part"
 """The progress of an unfinished conversion; see xray.datasets.journal."""
 LABELLING = "pseudo.part"

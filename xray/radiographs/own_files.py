@@ -9,12 +9,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from xray.errors import InputError
+from xray.file_names import MADE_BY, PREDICTIONS, UNFINISHED
 from xray.radiographs.file_kinds import Content, content_of
 from xray.radiographs.pictures import is_own_picture
 
 FOLDERS = ("overlays", "sr", "seg", "gsps", "sc", "fhir")
 """Folders of results beside predictions, each with a file a radiograph."""
-MARKS = frozenset({"predictions.json", "predictions.part", "made_by.json"})
+MARKS = frozenset({PREDICTIONS, UNFINISHED, MADE_BY})
 """Files beside which such folders are those of results."""
 LEFT_OUT = "results of xray among the radiographs, left out"
 

@@ -11,8 +11,8 @@ from typing import Any
 from xray.datasets.fingerprint import fingerprint
 from xray.datasets.store import Store
 from xray.errors import InputError
+from xray.file_names import MODEL_FILE
 from xray.files import replacing
-from xray.models.weights import MODEL_FILE
 
 TRAINED_ON = "trained_on.json"
 """In a run directory, and in that of a cross-validation."""
