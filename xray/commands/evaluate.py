@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Interval
 
+from xray.commands.id_flags import CategoryIdsOfEach, ImageIdsOfEach
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, spelled
 from xray.evaluation.warnings import warnings_of
@@ -38,14 +39,8 @@ class Config:
     """Dataset directory written by tools/convert.py, with the truth."""
     save_path: Path = Path("runs/evaluation")
     """Folder for metrics.json, report.html, report.md, its figures as PNG, and the settings that were searched."""
-    ids: tuple[Literal["auto", "source", "coco", "rows"], ...] = ("auto",)
-    """What image_id means in --predictions and --compare. source: the radiograph's own id, as tools/infer.py writes
-    it, or its file; coco: the id in the source's own COCO file; rows: the id in annotations.json of --data-path; auto:
-    numbers are coco's, texts source's, and what could be read in two ways is refused. One for all files or one
-    for each; rows that name their file or category need none."""
-    category_ids: tuple[Literal["auto", "source", "dataset"], ...] = ("auto",)
-    """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
-    of --data-path; auto: what image_id, or the category's name in the file, says."""
+    ids: ImageIdsOfEach = ("auto",)
+    category_ids: CategoryIdsOfEach = ("auto",)
     map: str | None = None
     """YAML file that says what the predictions' categories are called in the dataset, as for tools/convert.py --map."""
     categories: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 
+from xray.commands.id_flags import CategoryIds, ImageIds
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need, spelled
 from xray.file_names import MODEL_FILE, WEIGHTS_FILE
@@ -82,10 +83,8 @@ class Config:
     predictions: Path | None = None
     """Of coco, yolo and voc: predictions.json or submission.csv, to be written beside the dataset, as COCO results,
     YOLO's text files with confidences, or VOC's results files."""
-    ids: Literal["auto", "source", "coco", "rows"] = "auto"
-    """What image_id means in --predictions, as for tools/evaluate.py."""
-    category_ids: Literal["auto", "source", "dataset"] = "auto"
-    """What category_id means there."""
+    ids: ImageIds = "auto"
+    category_ids: CategoryIds = "auto"
     overwrite: bool = False
     """Replace an earlier export at SAVE_PATH."""
     debug: bool = False
