@@ -62,9 +62,7 @@ def check_target(given: Path, category_map: str | None = None) -> None:
         raise InputError(f"{folder} is no folder: give --fit the run directory whose scores these are")
 
 
-def fit_scores(
-    given: Path, store: Store, result: Evaluation, at: OperatingPoint, n_resamples: int
-) -> tuple[str, list[Fitted]]:
+def fit_scores(given: Path, result: Evaluation, at: OperatingPoint, n_resamples: int) -> tuple[str, list[Fitted]]:
     """Fits all findings that can be fitted → the kind of the scores, and each finding.
 
     Raises InputError where the predictions are of other categories than the models.
