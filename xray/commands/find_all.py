@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xray.cluster.ray import Cluster
-    from xray.commands.infer import Config
+    from xray.commands.infer_flags import Config
     from xray.datasets.inputs import Inputs
     from xray.datasets.store import Store
     from xray.inference.pipeline import Pipeline
