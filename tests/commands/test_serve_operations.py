@@ -22,7 +22,8 @@ import pydicom
 import pytest
 
 from xray.commands import operations
-from xray.commands.serve import Config, algorithm_in, check_dicom
+from xray.commands.serve import algorithm_in, check_dicom
+from xray.commands.serve_flags import Config
 from xray.errors import FlagError, InputError
 from xray.inference.mask_fitting import write_fit
 from xray.inference.thresholds import write_thresholds

@@ -351,7 +351,8 @@ def test_peers_and_titles_of_flags():
 
 
 def test_flags_of_the_command_are_checked_before_anything_is_loaded():
-    from xray.commands.serve import Config, check_dicom, wanted_of
+    from xray.commands.serve import check_dicom, wanted_of
+    from xray.commands.serve_flags import Config
 
     check_dicom(Config(weights=("run",)))
     check_dicom(Config(weights=("run",), dicom_port=11112, dicom_return="PACS@host:104"))

@@ -23,7 +23,8 @@ from xray.files import check_output, make_folder
 from xray.findings import NO_FINDING_NAME, colour_of
 from xray.flags import FoldNumber, Seed, Share, check_part, check_ranges
 from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, not_said, rows_of
-from xray.outputs.pictures.overlays import Mark, Region, draw_contact_sheet, draw_overlay, save_picture
+from xray.outputs.pictures.marks import Mark, Region
+from xray.outputs.pictures.overlays import draw_contact_sheet, draw_overlay, save_picture
 from xray.radiographs.names import unique_names
 from xray.radiographs.pictures import is_own_picture
 from xray.structures.masks import decode_mask

@@ -11,26 +11,28 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Header, Query, Request
+from fastapi import FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 import xray
 from xray.files import sha256_of
-from xray.outputs import fhir
 from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports, invocations, methods, pixels
 from xray.serving.accepting import Places
-from xray.serving.answers import About, Answer, Health, Problem, Progress, about, answer, given_findings
+from xray.serving.answers import about, answer, given_findings
+from xray.serving.bodies import FILE, PROBLEMS, UPLOAD, body
+from xray.serving.export_routes import add_exports, media_type_of
 from xray.serving.invocations import Address
 from xray.serving.operations import Operations
 from xray.serving.request_guard import Guard, HostNames
 from xray.serving.routes import Heads, Slashes
+from xray.serving.schemas import About, Answer, Health, Problem, Progress
 from xray.serving.service import Limits, Service, of_file, readable
 from xray.serving.tickets import Tickets
 from xray.serving.turns import Turns, key_of
-from xray.serving.uploads import FORM, GONE, RAW, arriving, counted, refusal, save_upload
+from xray.serving.uploads import GONE, arriving, counted, refusal, save_upload
 from xray.serving.worker import BusyError, RefusedError
 
 T = TypeVar("T")
@@ -40,40 +42,12 @@ Save = Callable[..., Awaitable[Mapping[str, str]]]
 PAGE = Path(__file__).parent / "page"
 TICKET = r"[A-Za-z0-9-]{8,64}"
 
-_FILE = {"type": "string", "format": "binary"}
-_RAW = {kind: {"schema": _FILE} for kind in RAW}
-_FINDINGS = {"type": "string", "description": "the answer of /predict, JSON"}
-Lowest = Annotated[
-    float | None,
-    Query(ge=0, le=1, description="lowest confidence of a finding; by default what the answer's own thresholds show"),
-]
-
-
-def _body(content: dict[str, Any]) -> dict[str, Any]:
-    """The documentation of a request's body. content: media type → its schema."""
-    return {"requestBody": {"required": True, "content": content}}
-
-
-def _form(**fields: Any) -> dict[str, Any]:
-    return {FORM: {"schema": {"type": "object", "properties": fields, "required": list(fields)}}}
-
-
-_UPLOAD = _RAW | _form(file=_FILE)
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Problem, "description": "no file, or a damaged form"},
-    408: {"model": Problem, "description": "the file came too slowly"},
-    413: {"model": Problem, "description": "too many bytes, counted as they come in"},
-    415: {"model": Problem, "description": "neither DICOM nor PNG nor JPEG"},
-    422: {"model": Problem, "description": "no radiograph, or a damaged one"},
-    429: {"model": Problem, "description": "all places are taken; Retry-After says in how many seconds its turn comes"},
-    500: {"model": Problem, "description": "the models failed on this radiograph"},
-}
 _INVOCATIONS: dict[int | str, dict[str, Any]] = {
-    **_PROBLEMS,
+    **PROBLEMS,
     200: {
         "content": {
             invocations.CSV: {"schema": {"type": "string"}},
-            invocations.DICOM: {"schema": _FILE},
+            invocations.DICOM: {"schema": FILE},
             invocations.FHIR: {"schema": {"type": "object"}},
         }
     },
@@ -181,8 +155,8 @@ def create_app(
     @app.post(
         "/predict",
         response_model=Answer,
-        responses=_PROBLEMS,
-        openapi_extra=_body(_UPLOAD),
+        responses=PROBLEMS,
+        openapi_extra=body(UPLOAD),
         tags=["findings"],
     )
     async def predict(request: Request, x_ticket: Annotated[str | None, Header()] = None) -> Answer | Response:
@@ -197,7 +171,7 @@ def create_app(
         "/invocations",
         response_model=Answer,
         responses=_INVOCATIONS,
-        openapi_extra=_body(_UPLOAD | {invocations.JSON: {"schema": Address.model_json_schema()}}),
+        openapi_extra=body(UPLOAD | {invocations.JSON: {"schema": Address.model_json_schema()}}),
         tags=["SageMaker"],
     )
     async def invoke(request: Request) -> Answer | Response:
@@ -253,9 +227,9 @@ def create_app(
 
     @app.post(
         "/pixels",
-        responses={**_PROBLEMS, 200: {"content": {pixels.MEDIA_TYPE: {"schema": _FILE}}}},
+        responses={**PROBLEMS, 200: {"content": {pixels.MEDIA_TYPE: {"schema": FILE}}}},
         response_class=Response,
-        openapi_extra=_body(_UPLOAD),
+        openapi_extra=body(UPLOAD),
         tags=["findings"],
         description=pixels.FORMAT,
     )
@@ -274,50 +248,10 @@ def create_app(
                 about_models = (pipeline.categories, threshold, pipeline.has_places)
                 given = await asyncio.to_thread(given_findings, fields, *about_models)
                 work = functools.partial(exports.EXPORTS[kind], *given, algorithm)
-                media_type = fhir.MEDIA_TYPE if kind == "fhir" else exports.MEDIA_TYPE
-                return Response(await in_worker(request, work, path), media_type=media_type)
+                return Response(await in_worker(request, work, path), media_type=media_type_of(kind))
 
     if algorithm is not None:
-        dicom: dict[str, Any] = {
-            "responses": {**_PROBLEMS, 200: {"content": {exports.MEDIA_TYPE: {"schema": _FILE}}}},
-            "response_class": Response,
-            "openapi_extra": _body(_form(file=_FILE, findings=_FINDINGS)),
-            "tags": ["DICOM"],
-        }
-
-        @app.post("/dicom/sr", **dicom)
-        async def structured_report(request: Request, threshold: Lowest = None) -> Response:
-            """A DICOM SR (TID 1500): send the DICOM file again, and what it shall hold of /predict's answer."""
-            return await export(request, "sr", threshold)
-
-        @app.post("/dicom/seg", **dicom)
-        async def segmentation(request: Request, threshold: Lowest = None) -> Response:
-            """A DICOM SEG of masks: send the DICOM file again, and what it shall hold of /predict's answer."""
-            return await export(request, "seg", threshold)
-
-        @app.post("/dicom/gsps", **dicom)
-        async def presentation_state(request: Request, threshold: Lowest = None) -> Response:
-            """A DICOM presentation state (boxes, names, outlines of masks): send the DICOM file again, and what it
-            shall hold of /predict's answer."""
-            return await export(request, "gsps", threshold)
-
-        @app.post("/dicom/sc", **dicom)
-        async def picture(request: Request, threshold: Lowest = None) -> Response:
-            """A DICOM secondary capture, the findings drawn on the radiograph: send the DICOM file again, and what it
-            shall hold of /predict's answer."""
-            return await export(request, "sc", threshold)
-
-        about_fhir: dict[str, Any] = {
-            "responses": {**_PROBLEMS, 200: {"content": {fhir.MEDIA_TYPE: {"schema": {"type": "object"}}}}},
-            "response_class": Response,
-            "openapi_extra": _body(_form(file=_FILE, findings=_FINDINGS)),
-            "tags": ["FHIR"],
-        }
-
-        @app.post("/fhir", **about_fhir)
-        async def bundle(request: Request, threshold: Lowest = None) -> Response:
-            """FHIR R5, a Bundle: send the DICOM file again, and what it shall hold of /predict's answer."""
-            return await export(request, "fhir", threshold)
+        add_exports(app, export)
 
     @app.get("/", include_in_schema=False)
     async def index() -> FileResponse:

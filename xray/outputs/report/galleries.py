@@ -17,7 +17,8 @@ from xray.evaluation.labels import LabelEvaluation
 from xray.evaluation.masks import MaskEvaluation
 from xray.file_names import IMAGES
 from xray.findings import colour_of
-from xray.outputs.pictures.overlays import Mark, Region, draw_contact_sheet, draw_overlay, encoded
+from xray.outputs.pictures.marks import Mark, Region
+from xray.outputs.pictures.overlays import draw_contact_sheet, draw_overlay, encoded
 from xray.outputs.report.boxes import MISSED, false_positives, misses
 from xray.outputs.report.labels import mistakes
 from xray.outputs.report.masks import false_masks, worst_masks
