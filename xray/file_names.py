@@ -11,6 +11,8 @@ WEIGHTS_FILE = "model.safetensors"
 MODEL_FILE = "model.json"
 LAST, BEST = "last.ckpt", "best.ckpt"
 CURVES = "metrics.csv"
+TRAINED_ON = "trained_on.json"
+"""In the directory of a cross-validation, too."""
 VALIDATED = "validation/predictions.json"
 ENSEMBLE = "ensemble.yaml"
 

@@ -208,14 +208,8 @@ def fingerprint_of(config: "Config", inputs: "Inputs", fitted: "Thresholds | Non
 
     without_effect = {"n_workers", "timeout", "overwrite", "debug", "engine", "address", "cores_per_actor"}
     without_effect |= {"return_to", "dicomweb_auth", "ca", "dicomweb_timeout"}
-    without_effect |= {
-        "weights",
-        "data_path",
-        "save_path",
-        "sample_submission",
-        "sizes",
-        "submission",
-    }  # what they hold counts
+    # What these hold counts.
+    without_effect |= {"weights", "data_path", "save_path", "sample_submission", "sizes", "submission"}
     fingerprint = {name: value for name, value in dataclasses.asdict(config).items() if name not in without_effect}
     # Another version of xray may fuse views and models in another way: half of each would be neither.
     fingerprint["how xray fuses"] = [FUSION_SCORE, FUSION_IOU]

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from xray.errors import InputError, spelled
-from xray.file_names import CONFIG_FILE, CURVES, MODEL_FILE, VALIDATED, WEIGHTS_FILE
+from xray.file_names import CONFIG_FILE, CURVES, MODEL_FILE, TRAINED_ON, VALIDATED, WEIGHTS_FILE
 from xray.files import differing, make_folder, replacing
 from xray.flags import AUTO
 from xray.storage.addresses import is_remote
@@ -28,14 +28,7 @@ from xray.training.recipes import (
 from xray.training.side_by_side import EXIT_TERMINATED, Work, run_all
 from xray.training.stages import DONE, SAVED, STARTS, Rows, plain_flags, read_saved, stage_values, starts_of
 
-FINAL = (
-    WEIGHTS_FILE,
-    CURVES,
-    CONFIG_FILE,
-    "trained_on.json",
-    VALIDATED,
-    MODEL_FILE,
-)
+FINAL = (WEIGHTS_FILE, CURVES, CONFIG_FILE, TRAINED_ON, VALIDATED, MODEL_FILE)
 """The files that RUN gets from the last stage; model.json, which marks a run as trained, comes last."""
 
 
