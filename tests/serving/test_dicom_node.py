@@ -33,7 +33,8 @@ from xray.errors import FlagError, InputError
 from xray.outputs.dicom.objects import Algorithm
 from xray.outputs.dicom.results import DicomResults
 from xray.phantoms.dicom import Storage, dicom_of
-from xray.serving.dicom_node import DicomNode, Limits, status_of
+from xray.serving.dicom_accepted import status_of
+from xray.serving.dicom_node import DicomNode, Limits
 from xray.serving.dicom_peers import Peer, check_aet, parse_peer
 from xray.structures.boxes import BoxTable
 from xray.structures.radiograph_findings import RadiographFindings

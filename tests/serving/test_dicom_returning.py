@@ -14,8 +14,8 @@ from pynetdicom.sop_class import ComprehensiveSRStorage, SegmentationStorage, St
 from test_dicom_node import QUICK, DicomNode, Receiver, found_in, radiograph, send, wait_for
 from test_dicom_queue import Clock, answer, come
 
+from xray.serving.dicom_accepted import Counts
 from xray.serving.dicom_connections import Limits
-from xray.serving.dicom_node import Counts
 from xray.serving.dicom_peers import Peer
 from xray.serving.dicom_queue import Queue
 from xray.serving.dicom_returning import Returning

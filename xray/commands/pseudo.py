@@ -172,7 +172,7 @@ def convert(config: Config, work: Path, data: "Store") -> Path:
     from xray.datasets.conversion import write_store
     from xray.datasets.conversion_account import print_account
     from xray.datasets.sources.unlabelled import read_unlabelled
-    from xray.datasets.store import bits_of
+    from xray.datasets.store_files import bits_of
 
     radiographs, out = work / "radiographs", work.parent
     is_moved = (radiographs / CONVERSION).is_file() and not (radiographs / IMAGES).exists()
@@ -219,13 +219,9 @@ def infer_config(config: Config, folder: Path, runs: Sequence[Path]) -> Any:
     """The flags of `xray infer` for one group of runs."""
     from xray.commands import infer
 
-    shared = ("tta", "device", "precision", "batch_size", "n_workers", "overwrite", "debug")
-    return infer.Config(
-        weights=tuple(map(str, runs)),
-        data_path=str(folder),
-        save_path=str(folder.parent),
-        **{name: getattr(config, name) for name in shared},
-    )
+    names = ("tta", "device", "precision", "batch_size", "n_workers", "overwrite", "debug")
+    shared = {name: getattr(config, name) for name in names}
+    return infer.Config(weights=tuple(map(str, runs)), data_path=str(folder), save_path=str(folder.parent), **shared)
 
 
 def find(
@@ -334,25 +330,15 @@ def tables_of(
 
 def records_of(table: "BoxTable", fold: int | str, n_before: int) -> list[dict[str, Any]]:
     """Rows of annotations.json, whose ids go on after those of `n_before` rows."""
+    from xray.datasets.annotation import annotation_row
     from xray.structures.boxes import xyxy_to_xywh
 
     xywh = xyxy_to_xywh(table.boxes)
     columns = (table.images, table.labels, xywh, xywh[:, 2:].prod(axis=1), table.scores.round(6))
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
-        {
-            "id": n_before + number,
-            "image_id": image,
-            "category_id": label,
-            "bbox": box,
-            "area": area,
-            "iscrowd": 0,
-            "readers": [],
-            "score": score,
-            "for_fold": fold,
-        }
-        for number, (image, label, box, area, score) in enumerate(
-            zip(*(column.tolist() for column in columns), strict=True), start=1
-        )
+        annotation_row(number, image, label, box, area, ()) | {"score": score, "for_fold": fold}
+        for number, (image, label, box, area, score) in enumerate(rows, n_before + 1)
     ]
 
 

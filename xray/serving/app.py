@@ -21,15 +21,16 @@ from xray.files import sha256_of
 from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports, invocations, methods, pixels
 from xray.serving.accepting import Places
-from xray.serving.answers import about, answer, given_findings
+from xray.serving.answers import answer, given_findings
 from xray.serving.bodies import FILE, PROBLEMS, UPLOAD, body
 from xray.serving.export_routes import add_exports, media_type_of
 from xray.serving.invocations import Address
 from xray.serving.operations import Operations
 from xray.serving.request_guard import Guard, HostNames
 from xray.serving.routes import Heads, Slashes
-from xray.serving.schemas import About, Answer, Health, Problem, Progress
+from xray.serving.schemas import Answer, Problem, Progress
 from xray.serving.service import Limits, Service, of_file, readable
+from xray.serving.state_routes import add_state
 from xray.serving.tickets import Tickets
 from xray.serving.turns import Turns, key_of
 from xray.serving.uploads import GONE, arriving, counted, refusal, save_upload
@@ -186,36 +187,7 @@ def create_app(
             raise await refusal(request, limits, error) from None
         return await find(request, None, _save_object_or_upload, kind)
 
-    @app.get("/execution-parameters", tags=["SageMaker"])
-    async def execution_parameters() -> dict[str, int | str]:
-        """How a batch transform should ask: one radiograph a request, as many at a time as decoding workers."""
-        n_megabytes = max(1, min(100, limits.max_bytes // 2**20))
-        n = limits.n_workers
-        return {"MaxConcurrentTransforms": n, "BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": n_megabytes}
-
-    @app.get("/ping", tags=["SageMaker"])
-    async def ping() -> Response:
-        """Whether the models are loaded and at work: 200, or 503."""
-        return Response(status_code=200 if service.model.is_alive else 503)
-
-    def own_state() -> dict[str, Any]:
-        told = None if node is None else node()
-        return {"status": "ok" if service.model.is_alive else "stopped", "dicom": told, **service.model.load}
-
-    together = None if operations.together is None else operations.together(own_state)
-
-    @app.get("/health", response_model=Health, tags=["server"], responses={503: {"model": Health}})
-    async def health() -> Health | JSONResponse:
-        """Whether the server works, and how busy it is: all of its workers, where there are several."""
-        own = own_state()
-        state = Health(**(own if together is None else await asyncio.to_thread(together.of_all, own)))
-        return state if own["status"] == "ok" else JSONResponse(state.model_dump(), 503)
-
-    @app.get("/about", tags=["server"])
-    async def describe() -> About:
-        """What this server runs, and its limits."""
-        found = about(pipeline, service.models, limits.max_bytes, list(exports.EXPORTS) if algorithm else [], *shown)
-        return found.model_copy(update={"has_card": operations.card is not None})
+    add_state(app, service, operations, node, list(exports.EXPORTS) if algorithm else [])
 
     @app.get("/queue/{ticket}", tags=["findings"], responses={404: {"model": Problem}})
     async def queue(ticket: str) -> Progress:
