@@ -218,7 +218,7 @@ def compare_two(config: Config, sides: tuple[Path, Path]) -> None:
 
 
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    """metrics.json, complete or not at all."""
+    """Writes metrics.json, complete or not at all."""
     from xray.evaluation.evaluate import plain_numbers
 
     with complete(folder / METRICS) as temporary:
@@ -231,7 +231,7 @@ def identity(predictions: Path) -> str:
 
 
 def write_searches(folder: Path, search: "MaskSearch | None") -> None:
-    """Every setting that was searched, as tables; those of an earlier search that was not made now are removed."""
+    """Writes a table of every search, and removes the tables of earlier ones that were not repeated."""
     for name, one in ((SEARCH, search and search.triplet), (GATE, search and search.gate)):
         if not one:
             (folder / name).unlink(missing_ok=True)

@@ -95,7 +95,7 @@ def find_all(
     cluster: "Cluster | None" = None,
     fitted: "Thresholds | None" = None,
 ) -> None:
-    """Adds the findings of all radiographs that the journal lacks to it, and writes their maps and pictures.
+    """Finds what the radiographs show that are not in the journal yet; writes the journal, their maps and pictures.
 
     pipeline: what `models.load(start.way)` gave.
     """

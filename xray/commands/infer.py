@@ -119,7 +119,7 @@ def asked_for(config: Config) -> "tuple[Inputs, list[str], Store | None]":
 
 
 def of_node(config: Config) -> int:
-    """Runs over what another DICOM node has of a study, and says in OUT/studies.csv which radiograph is what."""
+    """Looks at a study that another DICOM node has; OUT/studies.csv says which radiograph is of which study."""
     from xray.serving.dicom_fetch import fetched
     from xray.serving.dicom_query import parse_query
     from xray.serving.dicom_studies import write_studies
@@ -168,7 +168,7 @@ def check(config: Config) -> None:
 
 
 def check_out(config: Config) -> None:
-    """Raises InputError if --save-path cannot be written to, or holds predictions that are to stay."""
+    """Raises InputError if --save-path cannot be written to, or holds predictions and there is no --overwrite."""
     from xray.datasets.store import is_store
     from xray.radiographs.own_files import check_apart, said
     from xray.radiographs.radiograph import SUFFIXES
@@ -187,7 +187,7 @@ def check_out(config: Config) -> None:
 
 
 def gated(config: Config, inputs: "Inputs") -> "Inputs":
-    """The same with --gate-image and --upright. Raises FlagError where these are for files, and there are none."""
+    """The inputs, which are looked at as --gate-image and --upright say. Raises FlagError if they are no files."""
     from xray.radiographs.image_check import Gate
 
     if inputs.store is None:
@@ -199,7 +199,7 @@ def gated(config: Config, inputs: "Inputs") -> "Inputs":
 
 
 def truth_of(config: Config, inputs: "Inputs") -> "Store | None":
-    """The dataset with the truth to draw, None where there is none. Raises InputError if --truth has none of them."""
+    """The dataset with the truth to draw, or None. Raises InputError if --truth has none of the radiographs."""
     from xray.datasets.store import open_store
 
     if not config.truth:

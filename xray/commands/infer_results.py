@@ -76,7 +76,7 @@ def write_files(
     if fisabio:
         fisabio.write(out / SUBMISSION, journal)
     warnings = warnings_of(inputs, journal) + left_out
-    # What nothing is drawn by is no warning.
+    # No warnings about thresholds by which nothing is drawn.
     counted_by = fitted or thresholds_of(runs, warn=lambda line: None)
     shown = in_force(counted_by, config.overlay_threshold if config.overlays else None, config.threshold)
     n_boxes = write_results(out, journal, order, pipeline.categories, kind, failures, warnings, shown)

@@ -168,7 +168,7 @@ def by_fold(runs: Sequence[Path], data: "Store") -> dict[int | str | None, list[
 
 
 def convert(config: Config, work: Path, data: "Store") -> Path:
-    """The unlabelled radiographs as a dataset directory without boxes, finished now or before; returns its place."""
+    """The path of a dataset directory of the unlabelled radiographs, without boxes; made now if it is not complete."""
     from xray.datasets.conversion import write_store
     from xray.datasets.conversion_account import print_account
     from xray.datasets.sources.unlabelled import read_unlabelled

@@ -222,7 +222,7 @@ def algorithm_in(config: Config, service: "Service", runs: Sequence[Path]) -> "A
 
 
 def gate_of(config: Config, default: "Mode") -> "Gate":
-    """What becomes of files that are no upright frontal chest radiographs. default: what auto is."""
+    """What happens to files that are no upright frontal chest radiographs. default: what auto stands for."""
     from xray.radiographs.image_check import Gate
 
     return Gate(default if config.gate_image == "auto" else config.gate_image, config.upright)
@@ -244,7 +244,7 @@ def open_dicomweb(config: Config, app: "FastAPI", service: "Service", algorithm:
 
 
 def listening(host: str, port: int) -> Door:
-    """A socket at an address. Raises InputError if it cannot be had."""
+    """A socket that listens at an address. Raises InputError where none can."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         door = Door(family, kind, protocol)

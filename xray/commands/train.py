@@ -116,7 +116,7 @@ def main(task_name: str, config: TrainingConfig) -> int:
 def open_task(
     name: str, config: TrainingConfig, data: Path, device: "torch.device", progress: "Progress | None", is_first: bool
 ) -> Any:
-    """The task of a training on a dataset directory, with what was left to choose chosen.
+    """The task of a training on a dataset directory; what the flags leave open is chosen.
 
     progress: what an earlier command has reached, None where it begins. Raises InputError where the data do not do.
     """
@@ -214,7 +214,7 @@ def say_what_is_next(config: TrainingConfig, run: Path, outcome: str) -> None:
 
 
 def early_stop_in_words(trainer: Any) -> str:
-    """That, and why, --early-stop has ended a training, "" where it has not."""
+    """A line that says why --early-stop has ended a training, "" where it has not."""
     from xray.training.callbacks import EarlyStopping
 
     stopper = trainer.early_stopping_callback
@@ -226,7 +226,7 @@ def early_stop_in_words(trainer: Any) -> str:
 
 
 def deploy_weights(trainer: Any, task: Any, run: Path, is_first: bool) -> str:
-    """Deploys the weights that a training ends with, where that was not done on the way; → what to say of them.
+    """Deploys the weights that a training ends with, where no callback has done so → a line about them.
 
     Without validation these are the last ones, with --average-best the mean of the best ones.
     """

@@ -117,8 +117,8 @@ def _with_pixels(
     decode: "Decode | None",
     how: tuple[int, str, int],
 ) -> tuple[list[dict[str, Any]], dict[str, Any], list[Dropped], Path]:
-    """Decodes what is not decoded yet → what became of each image, what `annotate` makes of them `how`, and the file of
-    canvases, which is no images.npy yet."""
+    """Decodes the rest of the images → what became of each, the two results of `annotate` (whose last arguments are
+    `how`), and the file of canvases, which is not called images.npy yet."""
     listing = json.dumps([(image.file_name, image.width, image.height) for image in source.images])
     fingerprint = {
         "source": source.kind,

@@ -101,7 +101,7 @@ def load_pipeline(
 def _load(
     run: Path, device: torch.device, prune: int, runtime: str, precision: str
 ) -> tuple[Sequence[tuple[str, Any]], tuple[LoadedPair, ...]]:
-    """The models of one path, each with its task, and those on one trunk among them. The arguments are those above."""
+    """The models of one path, each with its task, and the pairs of them on one trunk; arguments of `load_pipeline`."""
     if runtime == "onnx":
         from xray.inference.onnx_runtime import load_onnx
 

@@ -86,7 +86,7 @@ class Canvas:
 
 
 def rescaled(canvas: np.ndarray, size: int) -> np.ndarray:
-    """An (S, S) canvas at another size, (size, size); itself at its own."""
+    """A canvas (S, S) → (size, size); the same array where S is that already."""
     if len(canvas) == size:
         return canvas
     return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA if size < len(canvas) else cv2.INTER_LINEAR)

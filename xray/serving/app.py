@@ -290,7 +290,7 @@ async def _refused(request: Request, error: RefusedError) -> JSONResponse:
 
 
 async def _wrong_parameter(request: Request, error: RequestValidationError) -> JSONResponse:
-    """One line of what is wrong in an address or a header, without what was sent: that may be any text."""
+    """One line that says what is wrong in an address or a header; what was sent, any text, is not repeated."""
     first = error.errors()[0]
     where = " ".join(str(part) for part in first["loc"][1:]) or "the request"
     return JSONResponse({"detail": f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"}, 422)

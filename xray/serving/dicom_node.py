@@ -203,7 +203,7 @@ class DicomNode:
         return {**self.queue.status(), **counts, "associations": len(self.server.associations)}
 
     def resend(self) -> int:
-        """Has all that failed and is kept tried again → how many answers and radiographs."""
+        """Tries again what failed and was kept → how many answers and radiographs."""
         return self.queue.resend()
 
     def _limit(self, event: Any) -> None:

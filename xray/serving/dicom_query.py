@@ -39,8 +39,8 @@ HOW = "give dicom://AET@HOST:PORT/?AccessionNumber=… or ?StudyInstanceUID=…"
 
 @dataclasses.dataclass(frozen=True)
 class Query:
-    """An address. keys: keyword → value. aet: our title. port: ours for C-MOVE. priors: of how many earlier studies of
-    the same patient the radiographs are wanted, too."""
+    """An address. keys: keyword → value. aet: our title. port: ours for C-MOVE. priors: how many earlier studies of the
+    same patient are wanted, too."""
 
     peer: Peer
     keys: Mapping[str, str]
@@ -127,7 +127,7 @@ def _tls(scheme: str, options: Mapping[str, str]) -> Tls | None:
 
 
 def find_studies(query: Query, ae: AE) -> list[Study]:
-    """The studies that a query is about, with those before them; the newest first of these.
+    """The studies that a query names, then the earlier ones that it asks for, newest first.
 
     Raises InputError where the other node is not there, finds nothing, or cannot be asked.
     """
@@ -214,7 +214,7 @@ def _study(link: Any, answer: Dataset, is_prior: bool) -> Study:
 
 
 def _find(link: Any, level: str, keys: Mapping[str, str], wanted: Sequence[str]) -> list[Dataset]:
-    """What matches on a level, each once: archives that ask others repeat what several have.
+    """What matches on a level, each once: an archive that asks others names an object as often as they have it.
 
     Raises InputError where the other node fails.
     """

@@ -280,7 +280,7 @@ async def _receive(request: Request, limits: Limits, service: Service, files: co
 
 
 def _identifiers(path: Path) -> tuple[str, str, str]:
-    """The class, the object and the study that a file that cannot be used names, "" for what cannot be read."""
+    """Class, object and study as a file that cannot be used names them, "" for what cannot be read."""
     try:
         elements = read_elements(path, ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"))
         storage, uid, study = (
