@@ -22,13 +22,12 @@ from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports, invocations, methods, pixels
 from xray.serving.accepting import Places
 from xray.serving.answers import answer, given_findings
-from xray.serving.bodies import FILE, PROBLEMS, UPLOAD, body
 from xray.serving.export_routes import add_exports, media_type_of
 from xray.serving.invocations import Address
 from xray.serving.operations import Operations
 from xray.serving.request_guard import Guard, HostNames
 from xray.serving.routes import Heads, Slashes
-from xray.serving.schemas import Answer, Problem, Progress
+from xray.serving.schemas import FILE, PROBLEMS, UPLOAD, Answer, Problem, Progress, body
 from xray.serving.service import Limits, Service, of_file, readable
 from xray.serving.state_routes import add_state
 from xray.serving.tickets import Tickets

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 
 from xray.outputs import fhir
 from xray.serving import exports
-from xray.serving.bodies import FILE, PROBLEMS, body, form
+from xray.serving.schemas import FILE, PROBLEMS, body, form
 
 Export = Callable[[Request, str, float | None], Awaitable[Response]]
 """A request, one of the kinds below, and the lowest confidence that was asked for → what is answered."""
