@@ -21,6 +21,7 @@ from benchmarks.material import draw_labels, draw_places
 from xray.evaluation.box_intervals import bootstrap_intervals
 from xray.evaluation.box_metrics import detection_metrics
 from xray.evaluation.coco_metrics import coco_metrics
+from xray.file_names import PREDICTIONS
 from xray.findings import CATEGORIES, FINDINGS
 from xray.flags import Count
 from xray.structures.boxes import BoxTable, xyxy_to_xywh
@@ -99,12 +100,12 @@ def draw_truth(n_images: int, seed: int = 0) -> BoxTable:
     return BoxTable.of(images, draw_labels(n, rng), draw_places(n, rng).round())
 
 
-def draw_predictions(truth: BoxTable, n_images: int, n_boxes: int, seed: int = 1) -> BoxTable:
+def draw_predictions(truth: BoxTable, n_images: int, n_boxes: int) -> BoxTable:
     """`n_boxes` of every radiograph: up to a third of them around its truth, the others anywhere and less certain.
 
     Coordinates to 0.01 pixel and scores to 6 decimals, as in a file; some scores are equal.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(1)
     n = n_images * n_boxes
     labels, boxes, scores = draw_labels(n, rng), draw_places(n, rng), rng.beta(0.5, 6, n)
     first = np.searchsorted(truth.images, truth.images)
@@ -126,7 +127,7 @@ def ways_to_score(
 ) -> dict[str, Callable[[], dict[str, float]]]:
     """Each way to score the same predictions, in memory and from a predictions.json in `folder` → COCO's APs."""
     results = _as_coco(drawn)
-    path = folder / "predictions.json"
+    path = folder / PREDICTIONS
     path.write_text(json.dumps(results))
     # What was drawn would differ from what a file holds in the last bit of x2 and y2.
     predictions = _read(path)

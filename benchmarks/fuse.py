@@ -120,13 +120,13 @@ def show(report: dict[str, Any]) -> list[Table | str]:
     ]
 
 
-def draw_boxes(n_images: int, n_models: int, n_boxes: int, seed: int = 0) -> tuple[BoxTable, np.ndarray]:
+def draw_boxes(n_images: int, n_models: int, n_boxes: int) -> tuple[BoxTable, np.ndarray]:
     """Boxes of several models and the model of each; models agree roughly on where something is and how sure it is.
 
     Categories are as unequal as findings are, most scores are low as detectors' are, and no two are equal: of equal
     ones ensemble-boxes takes any first.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     n = n_images * n_boxes
     places, labels, certainty = draw_places(n, rng), draw_labels(n, rng), rng.beta(0.5, 6, n)
     tables = []

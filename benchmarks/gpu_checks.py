@@ -6,6 +6,7 @@ import sys
 
 from benchmarks.gpu_rows import Rows, Settings, dataset, inference_config, own_folder
 from xray.errors import InputError
+from xray.file_names import LAST, WEIGHTS_FILE
 
 
 def machine(settings: Settings, rows: Rows) -> None:
@@ -108,7 +109,7 @@ def _train(settings: Settings, name: str, *more: str) -> None:
 
 def _reference(settings: Settings) -> str:
     """The training that others are held against, by whichever section is first."""
-    if not (settings.folder / "trainings" / "reference" / "model.safetensors").exists():
+    if not (settings.folder / "trainings" / "reference" / WEIGHTS_FILE).exists():
         _train(settings, "reference")
     return "reference"
 
@@ -117,6 +118,6 @@ def _difference(settings: Settings, one: str, other: str) -> float:
     """Largest difference of two trainings' weights at their ends."""
     import torch
 
-    paths = (settings.folder / "trainings" / name / "last.ckpt" for name in (one, other))
+    paths = (settings.folder / "trainings" / name / LAST for name in (one, other))
     first, second = (torch.load(path, map_location="cpu", weights_only=True)["state_dict"] for path in paths)
     return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from xray.file_names import ANNOTATIONS
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -93,7 +95,7 @@ def dataset(settings: Settings, n_images: int) -> Path:
     from benchmarks.material import open_material
 
     folder = settings.folder / f"{n_images}-phantoms-{settings.image_size}"
-    if not (folder / "data" / "annotations.json").exists():
+    if not (folder / "data" / ANNOTATIONS).exists():
         # What a section left that was ended while it drew is continued.
         open_material(None, folder, n_images, settings.image_size, settings.n_workers or 1)
     return folder / "data"

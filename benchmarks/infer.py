@@ -24,6 +24,7 @@ from benchmarks.processes import Contender
 from benchmarks.runs import deployed, exported_pipeline, made, torchvision_of, write_run
 from xray.commands import infer
 from xray.errors import InputError
+from xray.file_names import PREDICTIONS
 from xray.findings import NO_FINDING
 from xray.flags import Count, Processes, ShareBelowOne
 from xray.inference.pipeline_loading import load_pipeline
@@ -253,7 +254,7 @@ class Ours(Side):
             status = infer.main(config)
         if status:
             raise refuse(f"tools/infer.py ended with status {status}: {output.getvalue().strip().splitlines()[-1]}")
-        predictions = read_predictions(out / "predictions.json")
+        predictions = read_predictions(out / PREDICTIONS)
         number = np.array([int(name) for name in predictions.image_ids])
         return dataclasses.replace(predictions.table, images=number[predictions.table.images])
 

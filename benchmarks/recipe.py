@@ -1,33 +1,30 @@
 """Benchmark `recipe`: what each ingredient of a training gains on a dataset, cross-validated, and what it costs."""
 
-import contextlib
 import dataclasses
-import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import yaml
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import harness
-from benchmarks.differences import main_metric, predictions_on, summary
+from benchmarks.differences import predictions_on
 from benchmarks.ingredients import CLASSIFIER, OF_TASK, START, Ingredient
+from benchmarks.recipe_scores import COST, METRICS, PREDICTED, TUNED, Scores, read_json, rows_of_folds, run_of
 from xray.errors import FlagError, InputError
+from xray.file_names import METRICS as METRICS_FILE
+from xray.file_names import PREDICTIONS
 from xray.files import complete, differing, read_yaml_text
 from xray.flags import Count, CountOrZero, FoldNumber, Seed, check_ranges, require
 from xray.training.recipes import MAX_CHARACTERS, read_yaml
 
 if TYPE_CHECKING:
     from xray.datasets.store import Store
-    from xray.evaluation.comparison import Comparison
 
 SAVED, NUMBERS, TABLE = "recipe.yaml", "numbers.json", "table.md"
-COST, TUNED, PREDICTED = "cost.json", "tuned.json", "out_of_fold"
-METRICS = {"map40": "mAP@0.4", "coco_ap": "COCO AP", "coco_ap75": "AP75", "dice": "Dice", "dice_positive": "Dice +"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +121,7 @@ def check_flags(config: Config, rows: Iterable[Ingredient]) -> None:
     for row in rows:
         if row.what == "train":
             try:
-                cv.read(training_flags(config, row, _run(config, row, config.seeds[0]), config.seeds[0]))
+                cv.read(training_flags(config, row, run_of(config, row, config.seeds[0]), config.seeds[0]))
             except FlagError as error:
                 raise type(error)(f"row {row.name}: {error}") from None
 
@@ -132,7 +129,7 @@ def check_flags(config: Config, rows: Iterable[Ingredient]) -> None:
 def check_others(config: Config, store: "Store", folds: Sequence[int]) -> None:
     """Raises InputError where predictions of --beside are not of the chosen folds of this dataset."""
     for text in config.beside:
-        predictions_on(store, _rows(store, folds), [Path(text.split("=", 1)[1])])
+        predictions_on(store, rows_of_folds(store, folds), [Path(text.split("=", 1)[1])])
 
 
 def remember(config: Config) -> None:
@@ -165,7 +162,7 @@ def run_row(config: Config, row: Ingredient, seed: int, folds: Sequence[int]) ->
     """Trains and predicts, or predicts, what is not done yet; keeps the processor time that it took."""
     from xray.training.side_by_side import EXIT_TERMINATED, Work, run_all
 
-    run = _run(config, row, seed)
+    run = run_of(config, row, seed)
     commands = (
         training_commands(config, row, run, seed) if row.what == "train" else views(config, row, run, seed, folds)
     )
@@ -176,7 +173,7 @@ def run_row(config: Config, row: Ingredient, seed: int, folds: Sequence[int]) ->
     try:
         status, _ = run_all([Work(row.name, commands)], [{}], lambda work, command: None)
     finally:
-        spent = harness.seconds_of_children() - before + _json(run / COST, {"cpu_seconds": 0.0})["cpu_seconds"]
+        spent = harness.seconds_of_children() - before + read_json(run / COST, {"cpu_seconds": 0.0})["cpu_seconds"]
         # Alone in the folder it would keep the cross-validation from starting there.
         if (row.what != "train" and run.is_dir()) or (run / "cv.yaml").is_file():
             with complete(run / COST) as temporary:
@@ -201,7 +198,7 @@ def remove_checkpoints(run: Path) -> None:
 
 def training_commands(config: Config, row: Ingredient, run: Path, seed: int) -> tuple[tuple[str, ...], ...]:
     """The cross-validation of a row; none where it is done."""
-    if (run / "metrics.json").is_file():
+    if (run / METRICS_FILE).is_file():
         return ()
     resume = ["--resume"] if (run / "cv.yaml").is_file() else []
     return (("cv", *training_flags(config, row, run, seed), *resume),)
@@ -225,7 +222,7 @@ def views(config: Config, row: Ingredient, run: Path, seed: int, folds: Sequence
         ("infer", "--weights", str(start / f"fold{fold}"), "--data-path", str(config.data_path), "--split", "train",
          "--fold", str(fold), "--save-path", str(run / f"fold{fold}" / PREDICTED), *row.flags)
         for fold in folds
-        if not (run / f"fold{fold}" / PREDICTED / "predictions.json").is_file()
+        if not (run / f"fold{fold}" / PREDICTED / PREDICTIONS).is_file()
     )  # fmt: skip
 
 
@@ -235,12 +232,12 @@ def tune_row(config: Config, store: "Store", row: Ingredient, seed: int) -> None
     from xray.inference.out_of_fold import gather, member_of
     from xray.inference.tuning import Metric, tune
 
-    out = _run(config, row, seed) / TUNED
+    out = run_of(config, row, seed) / TUNED
     if out.is_file():
         print(f"is done: {out}")
         return
-    members = [member_of(config.save_path / name / f"seed{seed}" / "predictions.json") for name in row.models]
-    labels = [config.save_path / CLASSIFIER / f"seed{seed}" / "predictions.json"] if row.with_labels else []
+    members = [member_of(config.save_path / name / f"seed{seed}" / PREDICTIONS) for name in row.models]
+    labels = [config.save_path / CLASSIFIER / f"seed{seed}" / PREDICTIONS] if row.with_labels else []
     classifiers = [member_of(path, of_labels=True) for path in labels]
     material = gather(store, members, classifiers)
     metric: Metric = "map40" if has_vinbig_categories(store.categories) else "coco_ap"
@@ -296,71 +293,6 @@ def table_rows(lines: Sequence[Mapping[str, Any]], metrics: Sequence[str], compa
     return [head, *cells]
 
 
-class Scores:
-    """The numbers of each row, the default's first, on the radiographs of the chosen folds."""
-
-    def __init__(self, config: Config, store: "Store", folds: Sequence[int]) -> None:
-        self.config, self.store, self.folds = config, store, folds
-        self.rows = _rows(store, folds)
-        self._scored: dict[Path, tuple[dict[str, Any], Any]] = {}
-        self.metric = ""
-
-    def of(self, row: Ingredient) -> dict[str, Any]:
-        """Means over the seeds, the difference from the default, its interval and the processor time."""
-        runs = [_run(self.config, row, seed) for seed in self.config.seeds]
-        line = {"name": row.name, "title": row.title, "flags": list(row.flags)}
-        if row.what == "tune":
-            tuned = [_json(run / TUNED) for run in runs]
-            values = {tuned[0]["metric"]: float(np.mean([one["value"] for one in tuned]))}
-            gains = [one["value"] - one["single"] for one in tuned]
-            return line | summary(values, gains, [one["sample"] for one in tuned])
-        costs = [_json(run / COST, {"cpu_seconds": 0.0})["cpu_seconds"] for run in runs]
-        return line | self._beside_default(self._files(row.name)) | {"cpu_seconds": float(np.mean(costs))}
-
-    @functools.cached_property
-    def others(self) -> list[dict[str, Any]]:
-        """The same of the files of --beside, which were made elsewhere."""
-        lines = []
-        for name, _, path in (text.partition("=") for text in self.config.beside):
-            numbers = self._beside_default([[Path(path)]] * len(self.config.seeds))
-            lines.append({"name": name, "title": name, "flags": []} | numbers)
-        return lines
-
-    def _files(self, name: str) -> list[list[Path]]:
-        """For each seed what a row predicts of each fold."""
-        return [
-            [self.config.save_path / name / f"seed{seed}" / f"fold{fold}" / PREDICTED / "predictions.json"
-             for fold in self.folds] for seed in self.config.seeds
-        ]  # fmt: skip
-
-    def _beside_default(self, files: Sequence[Sequence[Path]]) -> dict[str, Any]:
-        from xray.evaluation.comparison import TOTAL, compare
-
-        values, gains, samples = [], [], []
-        for own, start in zip(files, self._files(START), strict=True):
-            (first_metrics, first), (metrics, second) = self._score(start), self._score(own)
-            self.metric = self.metric or main_metric(self.store, first_metrics)
-            comparison: Comparison = compare(self.store, first, second, self.config.resamples)
-            found = next(d for d in comparison.differences if d.metric == self.metric and d.name == TOTAL)
-            values.append(metrics)
-            gains.append(found.difference)
-            samples.append(found.sample)
-        means = {name: float(np.mean([one[name] for one in values])) for name in METRICS if name in values[0]}
-        return summary(means, gains, samples)
-
-    def _score(self, files: Sequence[Path]) -> tuple[dict[str, Any], Any]:
-        from xray.datasets.fingerprint import fingerprint
-        from xray.evaluation.evaluate import evaluate
-        from xray.evaluation.scored import scored_of
-
-        key = files[0]
-        if key not in self._scored:
-            result = evaluate(self.store, predictions_on(self.store, self.rows, files))
-            annotations = fingerprint(self.store, result.alignment.rows)["annotations_sha256"]
-            self._scored[key] = result.metrics, scored_of(result, annotations)
-        return self._scored[key]
-
-
 def _configs(config: Config) -> dict[str, Path | None]:
     return {"config": config.config, "classifier": config.classifier}
 
@@ -369,18 +301,3 @@ def _folds(store: "Store", wanted: Sequence[int]) -> list[int]:
     from xray.commands.cv import chosen_folds
 
     return chosen_folds(store, wanted)
-
-
-def _rows(store: "Store", folds: Sequence[int]) -> np.ndarray:
-    """The radiographs of the chosen folds."""
-    return np.flatnonzero((store.splits == "train") & np.isin(store.folds, folds))
-
-
-def _run(config: Config, row: Ingredient, seed: int) -> Path:
-    return config.save_path / row.name / f"seed{seed}"
-
-
-def _json(path: Path, default: Any = None) -> Any:
-    with contextlib.suppress(FileNotFoundError):
-        return json.loads(path.read_text())
-    return default

@@ -22,7 +22,8 @@ import yaml
 from page_blocks import blocks
 
 from xray.__main__ import COMMANDS
-from xray.commands.serve import Config, check_dicom
+from xray.commands.serve import check_dicom
+from xray.commands.serve_flags import Config
 from xray.flags import check_ranges, parse_flags
 from xray.serving.request_guard import host_names
 from xray.training.recipes import read_training_flags

@@ -184,7 +184,7 @@ def test_the_entry_says_what_is_wrong(tmp_path, arguments, status, line):
     [("--no-tta", ["{base}/model/fold0"]), ("--weights a b", ["a", "b"]), ("--weights='a b' --no-tta", ["a b"])],
 )
 def test_flags_of_the_environment_go_before_the_containers_own(entry, tmp_path, monkeypatch, given, weights):
-    from xray.commands.serve import Config
+    from xray.commands.serve_flags import Config
     from xray.flags import parse_flags
 
     (tmp_path / "model" / "fold0").mkdir(parents=True)

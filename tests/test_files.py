@@ -11,8 +11,9 @@ import safetensors.torch
 import torch
 
 from xray.errors import InputError
+from xray.file_names import MODEL_FILE, WEIGHTS_FILE
 from xray.files import check_output, check_writable, complete, finishing, replacing, size_in_words
-from xray.models.weights import MODEL_FILE, WEIGHTS_FILE, save_deployed
+from xray.models.weights import save_deployed
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
 

@@ -24,9 +24,10 @@ from xray.cluster.decoding import check_seen
 from xray.cluster.ray import check_flags, connected
 from xray.commands.convert import main as convert
 from xray.commands.convert_flags import Folders
-from xray.commands.infer import UNFINISHED, Config
+from xray.commands.infer import Config
 from xray.commands.infer import main as infer
 from xray.errors import FlagError, InputError
+from xray.file_names import UNFINISHED
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -50,6 +50,17 @@ def save_segmenter(run, detector, encoder="resnet18", canvas_size=SIZE):
     return segmenter
 
 
+def found_by_both(detector, printed):
+    """What a detector finds in two canvases, beside what is found by the one that the printed Python makes."""
+    made = {}
+    exec(printed, made)
+    images = torch.randint(0, 256, (2, 1, SIZE, SIZE), dtype=torch.uint8)
+    with torch.inference_mode():
+        ours = detector(images)
+        theirs = made["model"].eval()(list(images.expand(-1, 3, -1, -1) / 255))
+    return zip(ours, theirs, strict=True)
+
+
 @pytest.mark.parametrize(
     ("backbone", "head", "norm"),
     [
@@ -68,14 +79,7 @@ def test_torchvision_finds_the_same_boxes(tmp_path, capsys, backbone, head, norm
         plain = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=5)
         plain.load_state_dict(torch.load(out, weights_only=True), strict=True)
 
-    # What is printed is Python that makes the same detector.
-    made = {}
-    exec(capsys.readouterr().out, made)
-    images = torch.randint(0, 256, (2, 1, SIZE, SIZE), dtype=torch.uint8)
-    with torch.inference_mode():
-        ours = detector(images)
-        theirs = made["model"].eval()(list(images.expand(-1, 3, -1, -1) / 255))
-    for one, other in zip(ours, theirs, strict=True):
+    for one, other in found_by_both(detector, capsys.readouterr().out):
         assert len(one["boxes"]) == 30
         torch.testing.assert_close(one["boxes"], other["boxes"], rtol=0, atol=1e-2)
         torch.testing.assert_close(one["scores"], other["scores"], rtol=0, atol=1e-4)
@@ -99,13 +103,7 @@ def test_torchvisions_retinanet_finds_the_same_boxes(tmp_path, capsys, backbone,
     description, _ = load_deployed(tmp_path / "run")
     save_deployed(tmp_path / "run", detector.state_dict(), description)
     main(Config(weights=(tmp_path / "run",), format="torchvision", save_path=tmp_path / "out.pth"))
-    made = {}
-    exec(capsys.readouterr().out, made)
-    images = torch.randint(0, 256, (2, 1, SIZE, SIZE), dtype=torch.uint8)
-    with torch.inference_mode():
-        ours = detector(images)
-        theirs = made["model"].eval()(list(images.expand(-1, 3, -1, -1) / 255))
-    for one, other in zip(ours, theirs, strict=True):
+    for one, other in found_by_both(detector, capsys.readouterr().out):
         assert len(one["boxes"]) == 30
         torch.testing.assert_close(one["scores"], other["scores"], rtol=0, atol=1e-4)
         order, other_order = one["boxes"].sum(1).argsort(), other["boxes"].sum(1).argsort()

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from conftest import rarely
 
-from xray.commands.infer import UNFINISHED, Config, main
+from xray.commands.infer import Config, main
 from xray.errors import InputError
+from xray.file_names import UNFINISHED
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "infer.py"
 

@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from xray.commands.infer import UNFINISHED, Config, main
+from xray.commands.infer import Config, main
 from xray.datasets import originals
 from xray.errors import InputError
+from xray.file_names import UNFINISHED
 from xray.radiographs.radiograph import Radiograph
 from xray.structures.predictions import NO_FINDING_CATEGORY, read_predictions
 from xray.structures.rle import decode

@@ -14,8 +14,9 @@ from xray.commands import evaluate, infer, pseudo, view
 from xray.commands.pseudo import Config, by_fold
 from xray.datasets import conversion_account
 from xray.datasets.sources.unlabelled import read_unlabelled
-from xray.datasets.store import CONVERSION, LABELLING, open_store
+from xray.datasets.store import LABELLING, open_store
 from xray.errors import InputError
+from xray.file_names import CONVERSION
 from xray.inference.prediction_journal import PredictionJournal
 from xray.models.weights import load_deployed, save_deployed
 from xray.structures.boxes import BoxTable

@@ -21,9 +21,11 @@ from urllib.parse import urlsplit
 import pydicom
 import pytest
 
-from xray.commands import evaluate, operations
-from xray.commands.serve import Config, algorithm_in, check_dicom
+from xray.commands import operations
+from xray.commands.serve import algorithm_in, check_dicom
+from xray.commands.serve_flags import Config
 from xray.errors import FlagError, InputError
+from xray.inference.mask_fitting import write_fit
 from xray.inference.thresholds import write_thresholds
 from xray.serving import accounts
 from xray.serving.accounts import account_line
@@ -234,7 +236,7 @@ def test_what_changes_findings_changes_what_made_them(segmentation_run, vinbig_r
     shutil.copytree(segmentation_run, run)
     found = [digest(run), digest(run, tta=False), digest(run, upright=True)]
     # Fitted by xray evaluate --fit: the weights are the same.
-    evaluate.write_fit(run, Triplet(0.9, 0.001, 0.5), None)
+    write_fit(run, Triplet(0.9, 0.001, 0.5), None)
     found.append(digest(run))
     assert len(set(found)) == 4
     assert digest(run, batch_size=2, places=4) == found[3]

@@ -274,7 +274,7 @@ TOOLS = ["xray/train.py", *sorted(f"tools/{path.name}" for path in (ROOT / "tool
 
 
 def dataclasses_in(path):
-    """Name → (field, its docstring or None) of the dataclasses in a file."""
+    """Name → (field, its docstring, or the help in its type) of the dataclasses in a file."""
     found = {}
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(mark) for mark in node.decorator_list):
@@ -283,9 +283,16 @@ def dataclasses_in(path):
                 if isinstance(line, ast.AnnAssign):
                     after = node.body[place + 1] if place + 1 < len(node.body) else None
                     is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-                    fields.append((line.target.id, after.value.value if is_text else None))
+                    fields.append((line.target.id, after.value.value if is_text else help_in(path, line.annotation)))
             found[node.name] = fields
     return found
+
+
+def help_in(path, annotation):
+    """The help that a name for a type brings along, as `ImageIds` does; "" without one."""
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    marks = getattr(getattr(module, ast.unparse(annotation), None), "__metadata__", ())
+    return next((mark.help for mark in marks if getattr(mark, "help", None)), "")
 
 
 def test_every_flag_has_a_help_text():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from xray.radiographs.body_parts import PARTS, parts_in, views_in
+from xray.radiographs.body_parts import parts_in, views_in
 from xray.radiographs.dicom import read_header_view
 from xray.radiographs.header_view import HeaderView
 from xray.radiographs.radiograph import RadiographError, read_radiograph
@@ -236,7 +236,10 @@ def test_descriptions_of_any_alphabet(tmp_path: Path, charset: str, codec: str, 
 
 @given(st.text(max_size=64), st.booleans())
 def test_any_text_gives_words_of_ours_alone(text: str, is_place: bool) -> None:
-    assert parts_in(text, is_place) <= set(PARTS)
+    assert parts_in(text, is_place) <= {
+        "chest", "abdomen", "pelvis", "spine", "ribs", "sternum", "shoulder", "arm", "hand", "leg", "foot", "head",
+        "neck", "breast", "animal", "whole body", "arm or leg",
+    }  # fmt: skip
     assert views_in(text) <= {"frontal", "lateral", "oblique"}
 
 

@@ -22,6 +22,16 @@ from xray.structures.triplet import Triplet
 TWELVE_BITS = Storage(12, False, True, "1.2.840.10008.1.2.1", False)
 
 
+@dataclasses.dataclass
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    now: float = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
 def write_phantom(path: Path, seed: int, findings: Sequence[int], size: tuple[int, int], storage: Storage) -> Phantom:
     """Draws a phantom of (width, height) into a DICOM file."""
     phantom = draw_phantom(seed, *size, findings)

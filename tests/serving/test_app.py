@@ -622,7 +622,8 @@ def test_the_command(vinbig_run, vinbig_store, tmp_path, which):
 def test_the_command_says_what_is_wrong(tmp_path):
     import socket
 
-    from xray.commands.serve import Config, main
+    from xray.commands.serve import main
+    from xray.commands.serve_flags import Config
     from xray.errors import FlagError, InputError
 
     with pytest.raises(InputError, match="no run directory at"):

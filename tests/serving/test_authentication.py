@@ -8,7 +8,7 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serving_cases import Oracle
+from serving_cases import Clock, Oracle
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -41,13 +41,6 @@ def cheap():
     accounts.LN, accounts.R, accounts.P = 1, 1, 1
     yield
     accounts.LN, accounts.R, accounts.P = before
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture

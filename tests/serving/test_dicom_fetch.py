@@ -279,7 +279,7 @@ def test_what_an_archive_repeats_counts_once(tmp_path):
     with Odd(*answers) as odd:
         (study,) = dicom_query.find_studies(parse_query(odd.address), ae_of("XRAY", PATIENCE))
     assert [image.uid for image in study.images] == ["1.4", "1.5"]
-    assert study.others == ["2 SR"]
+    assert study.left_out.in_words == ["2 SR"]
 
 
 def test_a_node_that_is_not_there_is_named(tmp_path):

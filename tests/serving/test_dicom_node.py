@@ -33,7 +33,8 @@ from xray.errors import FlagError, InputError
 from xray.outputs.dicom.objects import Algorithm
 from xray.outputs.dicom.results import DicomResults
 from xray.phantoms.dicom import Storage, dicom_of
-from xray.serving.dicom_node import DicomNode, Limits, status_of
+from xray.serving.dicom_accepted import status_of
+from xray.serving.dicom_node import DicomNode, Limits
 from xray.serving.dicom_peers import Peer, check_aet, parse_peer
 from xray.structures.boxes import BoxTable
 from xray.structures.radiograph_findings import RadiographFindings
@@ -351,7 +352,8 @@ def test_peers_and_titles_of_flags():
 
 
 def test_flags_of_the_command_are_checked_before_anything_is_loaded():
-    from xray.commands.serve import Config, check_dicom, wanted_of
+    from xray.commands.serve import check_dicom, wanted_of
+    from xray.commands.serve_flags import Config
 
     check_dicom(Config(weights=("run",)))
     check_dicom(Config(weights=("run",), dicom_port=11112, dicom_return="PACS@host:104"))

@@ -1,6 +1,5 @@
 """The queue on disk: killed at each step, it loses nothing that was acknowledged and answers nothing twice."""
 
-import dataclasses
 import os
 import sqlite3
 import stat
@@ -10,6 +9,8 @@ import pytest
 
 pytest.importorskip("pynetdicom")
 pytest.importorskip("highdicom")
+
+from serving_cases import Clock
 
 from xray.errors import InputError
 from xray.serving import dicom_queue, dicom_queue_store
@@ -24,17 +25,9 @@ class Killed(BaseException):
     """Stands for kill -9: nothing that would clean up may run afterwards."""
 
 
-@dataclasses.dataclass
-class Clock:
-    now: float = 1e9
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(1e9)
 
 
 @pytest.fixture

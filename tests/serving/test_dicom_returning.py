@@ -11,11 +11,12 @@ pytest.importorskip("highdicom")
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import ComprehensiveSRStorage, SegmentationStorage, StorageCommitmentPushModel, Verification
+from serving_cases import Clock
 from test_dicom_node import QUICK, DicomNode, Receiver, found_in, radiograph, send, wait_for
-from test_dicom_queue import Clock, answer, come
+from test_dicom_queue import answer, come
 
+from xray.serving.dicom_accepted import Counts
 from xray.serving.dicom_connections import Limits
-from xray.serving.dicom_node import Counts
 from xray.serving.dicom_peers import Peer
 from xray.serving.dicom_queue import Queue
 from xray.serving.dicom_returning import Returning
@@ -85,7 +86,7 @@ class Peers:
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(1e9)
 
 
 @pytest.fixture

@@ -201,7 +201,8 @@ def test_files_that_do_not_fit_are_named(authority, tmp_path):
 
 
 def test_flags_of_tls_belong_together(authority):
-    from xray.commands.serve import Config, check_dicom, dicom_tls
+    from xray.commands.serve import check_dicom, dicom_tls
+    from xray.commands.serve_flags import Config
 
     base = {"weights": ("run",), "dicom_port": 11112, "dicom_return": "PACS@host:104"}
     files = {"dicom_tls_cert": str(authority.folder / "node.pem"), "dicom_tls_key": str(authority.folder / "node.key")}

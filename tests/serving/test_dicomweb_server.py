@@ -13,7 +13,7 @@ import pydicom
 import pytest
 import requests
 from dicomweb_client.api import DICOMwebClient
-from serving_cases import TWELVE_BITS, Oracle, serving, write_phantom
+from serving_cases import TWELVE_BITS, Clock, Oracle, serving, write_phantom
 from starlette.testclient import TestClient
 
 pytest.importorskip("highdicom")
@@ -40,15 +40,6 @@ SIZE = (256, 300)
 pytestmark = pytest.mark.timeout(300)
 
 
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
     """Two radiographs of one study, and one of another, each with a pneumothorax: their files."""
@@ -70,7 +61,7 @@ def phantoms(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clock():
-    return Clock()
+    return Clock(0.0)
 
 
 @pytest.fixture(scope="module")

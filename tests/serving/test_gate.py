@@ -15,7 +15,8 @@ from fastapi.testclient import TestClient
 from serving_cases import TWELVE_BITS, Oracle, write_phantom
 from test_dicom_node import QUICK, RESULTS, Receiver, found_in, radiograph, send, wait_for
 
-from xray.commands.serve import Config, gate_of
+from xray.commands.serve import gate_of
+from xray.commands.serve_flags import Config
 from xray.errors import InputError
 from xray.outputs.dicom.objects import Algorithm
 from xray.radiographs.dicom import read_header_view

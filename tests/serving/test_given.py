@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xray.serving import answers
+from xray.serving import answers, schemas
 from xray.serving.answers import given_findings
 from xray.serving.exports import FoundIn
 from xray.serving.worker import RefusedError
@@ -94,10 +94,10 @@ def test_what_is_no_json_of_an_answer_is_refused(text):
 
 
 def test_amounts_are_capped_before_any_work():
-    many = answers.MAX_FINDINGS + 1
+    many = schemas.MAX_FINDINGS + 1
     assert ask(json.dumps({**ANSWER, "findings": [FINDING] * (many - 1)})) is None
     assert ask(json.dumps({**ANSWER, "findings": [FINDING] * many}))[0] == 413
-    assert ask(json.dumps({**ANSWER, "labels": {str(n): 0.5 for n in range(answers.MAX_LABELS + 1)}}))[0] == 413
+    assert ask(json.dumps({**ANSWER, "labels": {str(n): 0.5 for n in range(schemas.MAX_LABELS + 1)}}))[0] == 413
     assert ask(json.dumps({**ANSWER, "labels": {"a" * 65: 0.5}}))[0] == 413
     assert ask(json.dumps({**ANSWER, "findings": [{**FINDING, "category": "a" * 65}]}))[0] == 413
     huge = {**FINDING, "mask": {"size": [10_000, 10_000], "counts": "0"}}

@@ -124,7 +124,7 @@ def test_the_socket_is_shared_and_each_takes_one_at_a_time(door, tmp_path):
 def test_what_a_worker_is_told_comes_back():
     import json
 
-    from xray.commands.serve import Config
+    from xray.commands.serve_flags import Config
 
     for given in (
         Given(), Given((), Path("/a b/c")), Role(1, 2, True, 3, 4, Path("x")),

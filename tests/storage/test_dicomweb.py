@@ -548,7 +548,7 @@ def test_odd_matches_are_counted_and_become_no_paths(fake):
     with client_of(fake.address) as client:
         found = find(client, resource_of("data-path", f"{fake.address}/studies/{STUDY}/series/{STUDY}.1"))
     assert [one.uid for one in found.instances] == ["1.2.3.1.1", "1.2.3.1.5"]
-    assert found.others == ["1 1.2.3.4", "1 CT Image", "1 MR", "4 objects without a valid identifier"]
+    assert found.left_out.in_words == ["1 1.2.3.4", "1 CT Image", "1 MR", "4 objects without a valid identifier"]
 
 
 def test_series_of_other_modalities_are_not_listed(fake):
@@ -560,7 +560,7 @@ def test_series_of_other_modalities_are_not_listed(fake):
     fake.answers = [(200, {}, json.dumps(series).encode()), (200, {}, b"[]")]
     with client_of(fake.address) as client:
         found = find(client, resource_of("data-path", f"{fake.address}/studies/{STUDY}"))
-    assert found.others == ["455 CT", "1 SR", "2 series of MR"]
+    assert found.left_out.in_words == ["455 CT", "1 SR", "2 series of MR"]
     assert len(fake.requests) == 2
 
 

@@ -9,7 +9,8 @@ import yaml
 
 from xray.commands.infer import Config
 from xray.errors import FlagError, InputError, UnreadFlagsError
-from xray.training.config import CONFIG_FILE, DetectionConfig, TrainingConfig
+from xray.file_names import CONFIG_FILE
+from xray.training.config import DetectionConfig, TrainingConfig
 from xray.training.recipes import read_training_flags, read_yaml, save_config
 
 

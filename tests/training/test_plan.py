@@ -9,11 +9,12 @@ import yaml
 
 from xray.datasets.store import open_store
 from xray.errors import FlagError
+from xray.file_names import CONFIG_FILE
 from xray.flags import AUTO
 from xray.models.detection.anchor_fit import AnchorSides, by_level, recall_of, standard_anchors
 from xray.models.detection.detector import anchors_of, build_detector, describe_anchors
 from xray.structures.boxes import BoxTable
-from xray.training.config import CONFIG_FILE, DetectionConfig
+from xray.training.config import DetectionConfig
 from xray.training.plan import _boxes_on_canvas, plan_detection
 from xray.training.readers import readings
 from xray.training.recipes import read_training_flags, save_config

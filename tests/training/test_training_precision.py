@@ -11,9 +11,10 @@ import yaml
 
 import xray.training.precision
 from xray.commands.train import main
+from xray.file_names import CONFIG_FILE
 from xray.models.detection.detector import build_detector
 from xray.models.kernels.convolutions import apply_norms_in_convolutions, speed_up_training
-from xray.training.config import CONFIG_FILE, DetectionConfig
+from xray.training.config import DetectionConfig
 from xray.training.plan import Plan
 from xray.training.precision import FEW_STEPS, choose_precision, step_gain
 from xray.training.recipes import read_training_flags

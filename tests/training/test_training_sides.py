@@ -5,7 +5,7 @@ import pytest
 from xray.commands.training_inputs import build_task
 from xray.datasets.store import open_store
 from xray.errors import InputError
-from xray.training.config import CONFIG_FILE
+from xray.file_names import CONFIG_FILE
 from xray.training.recipes import read_training_flags, save_config
 
 

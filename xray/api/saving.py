@@ -13,6 +13,7 @@ from xray.api.result import Result, findings_of
 from xray.api.results import Results
 from xray.api.savable import Savable
 from xray.errors import InputError, need
+from xray.file_names import PREDICTIONS
 from xray.outputs.dicom.objects import inference_algorithm, read_source
 from xray.outputs.dicom.results import DicomResults, fault_of_source
 from xray.outputs.results import save_overlay
@@ -20,7 +21,6 @@ from xray.radiographs.names import inside, safe_path
 from xray.structures.made_by import write_made_by
 from xray.structures.predictions import write_predictions
 
-PREDICTIONS = "predictions.json"
 WORDS = {"sr": ("comprehensive", "comprehensive3d"), "seg": ("binary", "fractional")}
 """Kind of DICOM objects → what it may be asked for as, beside True."""
 

@@ -42,15 +42,11 @@ MANY_LATERALS = 0.05
 @dataclasses.dataclass(frozen=True)
 class Appearance:
     """named: the suspects. turns: (N,) int64, quarter turns, counted as `numpy.rot90` does, that set each radiograph
-    upright. inverted: (N,) bool. distances: (N,) float64, robust standard deviations from the others of the fold, NaN
-    where it was not measured. typical: (SIDE, SIDE) uint8, the median radiograph; None of too few.
-    warnings: what is said of the dataset as a whole."""
+    upright. inverted: (N,) bool. warnings: what is said of the dataset as a whole."""
 
     named: list[Named]
     turns: np.ndarray
     inverted: np.ndarray
-    distances: np.ndarray
-    typical: np.ndarray | None
     warnings: list[str]
 
 
@@ -62,7 +58,7 @@ def look(store: Store, pictures: Pictures, progress: Callable[[int], None] = lam
     n = len(pictures)
     named: list[Named] = []
     warnings: list[str] = []
-    turns, inverted, distances = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool), np.full(n, np.nan)
+    turns, inverted = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool)
     contrast = pictures.content[:, 1] - pictures.content[:, 0]
     is_empty = contrast < LEAST_CONTRAST
     for row in np.flatnonzero(is_empty).tolist():
@@ -79,8 +75,8 @@ def look(store: Store, pictures: Pictures, progress: Callable[[int], None] = lam
             f"{n_lateral:,} of {n:,} radiographs are lateral by their headers: they are compared with each other and "
             "not named one by one"
         )
-    typical, done = None, 0
-    odd: list[int] = []
+    done = 0
+    odd: list[tuple[int, float]] = []
     for rows in (np.flatnonzero(~is_lateral & ~is_empty), np.flatnonzero(is_lateral & ~is_empty)):
         if len(rows) < FEWEST:
             if len(rows) and not is_lateral[rows[0]]:
@@ -96,17 +92,13 @@ def look(store: Store, pictures: Pictures, progress: Callable[[int], None] = lam
         for row, margin, best in zip(rows.tolist(), margins.tolist(), fits.max(axis=(1, 2)).tolist(), strict=True):
             named += _misplaced(row, int(turns[row]), bool(inverted[row]), margin, best)
         if not is_lateral[rows[0]]:
-            typical = np.median(pictures.small[rows], axis=0).astype(np.uint8)
             warnings += _about_typical(models)
         upright = np.stack([corrected(pictures.small[row], turns[row], inverted[row]) for row in rows.tolist()])
-        distances[rows] = _distances(upright, store.folds[rows])
-        far = max(FAR, WIDE * float(np.quantile(distances[rows], 0.9)))
-        odd += rows[distances[rows] > far].tolist()
-    named += [
-        Named(row, UNLIKE, float(distances[row]), f"{distances[row]:.1f} standard deviations from the others")
-        for row in odd
-    ]
-    return Appearance(named, turns, inverted, distances, typical, warnings)
+        distances = _distances(upright, store.folds[rows])
+        is_far = distances > max(FAR, WIDE * float(np.quantile(distances, 0.9)))
+        odd += zip(rows[is_far].tolist(), distances[is_far].tolist(), strict=True)
+    named += [Named(row, UNLIKE, away, f"{away:.1f} standard deviations from the others") for row, away in odd]
+    return Appearance(named, turns, inverted, warnings)
 
 
 def is_lateral_view(record: dict[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xray.audit.appearance import Appearance, look
+from xray.audit.appearance import look
 from xray.audit.counts import Counts, count, shared_patients
 from xray.audit.duplicates import Search, find_duplicates, named_pairs
 from xray.audit.labels import Contradictions, contradictions
@@ -24,14 +24,13 @@ from xray.structures.probability_maps import ProbabilityMaps
 @dataclasses.dataclass(frozen=True)
 class Audit:
     """named: all reasons to look, in the order of REASONS, the surest first within one. counts, agreement: see there.
-    appearance, search: None of a dataset without pixels. labels: None without predictions. n_predicted: radiographs
+    search: None of a dataset without pixels. labels: None without predictions. n_predicted: radiographs
     that the predictions were held against. warnings: sentences on the dataset as a whole."""
 
     store: Store
     named: list[Named]
     counts: Counts
     agreement: Agreement | None
-    appearance: Appearance | None
     search: Search | None
     labels: Contradictions | None
     n_predicted: int
@@ -93,7 +92,7 @@ def audit(
     progress("counting", 0.0)
     counts, agreement = count(store), reader_agreement(store)
     named = [*shared_patients(store), *on_the_wrong_side(store)]
-    appearance = search = labels = None
+    search = labels = None
     if store.images is not None:
         n = len(store)
         pictures = read_pictures(store, lambda done: progress("reading", done / n))
@@ -126,4 +125,4 @@ def audit(
     order = {why: place for place, why in enumerate(REASONS)}
     named.sort(key=lambda one: (order[one.why], -one.score, one.row, one.other))
     n_predicted = len(alignment) if alignment is not None else 0
-    return Audit(store, named, counts, agreement, appearance, search, labels, n_predicted, warnings)
+    return Audit(store, named, counts, agreement, search, labels, n_predicted, warnings)

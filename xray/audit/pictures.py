@@ -24,12 +24,9 @@ LEAST_LEFT = 0.4
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """small: (N, SIDE, SIDE) uint8. sharpness: (N,) float64, the mean step between neighbouring pixels of the
-    radiograph at FINE pixels, in grey levels. content: (N, 2) float64, lowest and highest grey level but for 2 %
-    at each end."""
+    """small: (N, SIDE, SIDE) uint8. content: (N, 2) float64, lowest and highest grey level but for 2 % at each end."""
 
     small: np.ndarray
-    sharpness: np.ndarray
     content: np.ndarray
 
     def __len__(self) -> int:
@@ -43,15 +40,13 @@ def read_pictures(store: Store, progress: Callable[[int], None] = lambda done: N
     """
     n = len(store)
     small = np.zeros((n, SIDE, SIDE), dtype=np.uint8)
-    sharpness, content = np.zeros(n), np.zeros((n, 2))
+    content = np.zeros((n, 2))
     for row in range(n):
         fine = fine_picture(store, row)
         small[row] = cv2.resize(fine, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-        grey = fine.astype(np.int16)
-        sharpness[row] = (np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean()) / 2
         content[row] = np.quantile(fine, [0.02, 0.98])
         progress(row + 1)
-    return Pictures(small, sharpness, content)
+    return Pictures(small, content)
 
 
 def fine_picture(store: Store, row: int) -> np.ndarray:

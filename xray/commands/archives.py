@@ -14,7 +14,7 @@ from xray.storage.dicomweb.addresses import is_dicomweb, service_of, shown
 from xray.storage.places import is_from_archive, not_retrieved
 
 if TYPE_CHECKING:
-    from xray.commands.infer import Config
+    from xray.commands.infer_flags import Config
     from xray.datasets.inputs import Inputs
     from xray.outputs.dicom.results import DicomResults
     from xray.radiographs.file_warnings import FileWarning

@@ -5,9 +5,10 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Literal
 
+from xray.commands.id_flags import CategoryIds, ImageIds
 from xray.commands.runner import command
+from xray.file_names import IMAGES
 from xray.files import check_output, complete, finishing
 
 PAGE, NUMBERS, NAMED = "audit.html", "audit.json", "named.csv"
@@ -28,13 +29,8 @@ class Config:
     predictions: Path | None = None
     """predictions.json of radiographs that the model was not trained on, such as out_of_fold/predictions.json of
     tools/cv.py: also names the labels that they contradict."""
-    ids: Literal["auto", "source", "coco", "rows"] = "auto"
-    """What image_id means in --predictions. source: the radiograph's own id, as tools/infer.py writes it, or its file;
-    coco: the id in the source's own COCO file; rows: the id in annotations.json of --data-path; auto: numbers are
-    coco's, texts source's, and what could be read in two ways is refused."""
-    category_ids: Literal["auto", "source", "dataset"] = "auto"
-    """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
-    of --data-path; auto: what image_id, or the category's name in the file, says."""
+    ids: ImageIds = "auto"
+    category_ids: CategoryIds = "auto"
     overwrite: bool = False
     """Replace an audit at --save-path."""
     debug: bool = False
@@ -48,7 +44,7 @@ def main(config: Config) -> None:
     from xray.audit.audit import audit
     from xray.commands.evaluate import identity
     from xray.datasets.prediction_ids import read_any_predictions
-    from xray.datasets.store import IMAGES, open_store
+    from xray.datasets.store import open_store
     from xray.evaluation.evaluate import plain_numbers
     from xray.outputs.report.audit import write_audit
     from xray.outputs.report.printing import show

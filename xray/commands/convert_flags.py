@@ -12,6 +12,12 @@ from annotated_types import Interval
 from xray.datasets.sources import PUBLIC
 from xray.flags import Processes, Seed
 
+SAME_SIZE = (
+    "Pictures whose width and height no file says are as large as when they were annotated: boxes that all lie in "
+    "their left upper quarter are right, and nothing is warned of."
+)
+SameSize = Annotated[bool, tyro.conf.arg(help=SAME_SIZE)]
+
 
 @dataclasses.dataclass
 class Flags:
@@ -85,9 +91,7 @@ class Coco(ReaderFlags):
     normal: tuple[str, ...] = ()
     """Categories that mean that nothing was found, whatever box they have; by default those called No finding, Normal,
     healthy or the like; "" for none."""
-    same_size: bool = False
-    """Pictures whose width and height no file says are as large as when they were annotated: boxes that all lie in
-    their left upper quarter are right, and nothing is warned of."""
+    same_size: SameSize = False
 
 
 @dataclasses.dataclass
@@ -161,9 +165,7 @@ class Tree(ReaderFlags):
     normal: tuple[str, ...] = ()
     """Labels that mean that nothing was found, whatever box they have; by default those called No finding, Normal,
     healthy or the like; "" for none."""
-    same_size: bool = False
-    """Pictures whose width and height no file says are as large as when they were annotated: boxes that all lie in
-    their left upper quarter are right, and nothing is warned of."""
+    same_size: SameSize = False
 
 
 @dataclasses.dataclass
@@ -272,9 +274,7 @@ class Table(ReaderFlags):
     """What a blank label says. unknown: nothing, neither loss nor metric counts it; negative: that it is not there."""
     uncertain: Literal["unknown", "negative", "positive"] = "unknown"
     """What -1 says in columns of 0 and 1."""
-    same_size: bool = False
-    """Pictures whose width and height no file says are as large as when they were annotated: boxes that all lie in
-    their left upper quarter are right, and nothing is warned of."""
+    same_size: SameSize = False
     table_only: bool = False
     """Convert the table alone: no radiograph is decoded and no images.npy written."""
 

@@ -7,22 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Interval
 
+from xray.commands.id_flags import CategoryIdsOfEach, ImageIdsOfEach
 from xray.commands.runner import command
-from xray.errors import FlagError, InputError, spelled
+from xray.errors import FlagError
 from xray.evaluation.warnings import warnings_of
+from xray.file_names import METRICS, REPORT
 from xray.files import check_output, complete, finishing, sha256_of
 from xray.flags import FoldNumber, Share, check_part, check_ranges
-from xray.inference.mask_fitting import check_fit, write_fit
 from xray.inference.options import check_triplet
 
 if TYPE_CHECKING:
     from xray.evaluation.masks import MaskSearch
 
-METRICS = "metrics.json"
-REPORT = "report.html"
 SEARCH, GATE = "search.csv", "gate.csv"
-AT = "fp-per-image=0.125"
-"""The least false positives of LUNA16's operating points, for each finding."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,14 +36,8 @@ class Config:
     """Dataset directory written by tools/convert.py, with the truth."""
     save_path: Path = Path("runs/evaluation")
     """Folder for metrics.json, report.html, report.md, its figures as PNG, and the settings that were searched."""
-    ids: tuple[Literal["auto", "source", "coco", "rows"], ...] = ("auto",)
-    """What image_id means in --predictions and --compare. source: the radiograph's own id, as tools/infer.py writes
-    it, or its file; coco: the id in the source's own COCO file; rows: the id in annotations.json of --data-path; auto:
-    numbers are coco's, texts source's, and what could be read in two ways is refused. One for all files or one
-    for each; rows that name their file or category need none."""
-    category_ids: tuple[Literal["auto", "source", "dataset"], ...] = ("auto",)
-    """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
-    of --data-path; auto: what image_id, or the category's name in the file, says."""
+    ids: ImageIdsOfEach = ("auto",)
+    category_ids: CategoryIdsOfEach = ("auto",)
     map: str | None = None
     """YAML file that says what the predictions' categories are called in the dataset, as for tools/convert.py --map."""
     categories: tuple[str, ...] = ()
@@ -98,24 +89,21 @@ def main(config: Config) -> None:
 
     from rich.console import Console
 
+    from xray.commands.evaluate_fit import fit_of, warnings_of_learning
     from xray.datasets.prediction_ids import one_each
     from xray.datasets.store import open_store
     from xray.evaluation.assess import assess
     from xray.evaluation.evaluate import evaluate
     from xray.evaluation.external import read_common
     from xray.evaluation.scored import SCORED, scored_of, write_scored
-    from xray.inference import fitting
-    from xray.inference.ensemble_file import is_ensemble
-    from xray.inference.thresholds import thresholds_file, weights_of
     from xray.outputs.report.galleries import pixels_of
-    from xray.outputs.report.printing import print_table, show
+    from xray.outputs.report.printing import show
     from xray.outputs.report.report import write_report
     from xray.outputs.report.training import curve_metrics, read_curves, run_of
     from xray.structures.made_by import read_made_by
     from xray.structures.probability_maps import read_maps
-    from xray.structures.thresholds import OperatingPoint
     from xray.structures.triplet import Triplet
-    from xray.training import learned as learning
+    from xray.training.learned import runs_beside
 
     assert config.predictions is not None  # `check` asks for it
     store = open_store(config.data_path, pixels=False)
@@ -126,29 +114,9 @@ def main(config: Config) -> None:
     maps = read_maps(config.predictions.parent)
     run = config.run or run_of(config.predictions)
     curves, pixels = read_curves(run) if run else None, pixels_of(store, config.radiographs)
-    is_of_scores = config.fit is not None and fitting.has_scores(config.fit)
-    makers = [config.run] if config.run else learning.runs_beside(config.predictions)
+    makers = [config.run] if config.run else runs_beside(config.predictions)
     made_by = read_made_by(config.predictions)
-    strange = ""
-    if config.fit and is_of_scores:
-        fitting.check_target(config.fit, config.map)
-    elif config.fit:
-        check_fit(config.fit)
-    if config.fit and made_by is not None:
-        given = (config.fit, weights_of(config.fit), is_ensemble(config.fit))
-        strange = learning.other_weights(*given, made_by, config.predictions)
-    elif config.fit and not is_ensemble(config.fit):
-        strange = learning.strangers(config.fit, makers, config.predictions)
-    if config.fit and is_of_scores:
-        if strange and not config.overwrite and (kept := thresholds_file(config.fit)).is_file():
-            raise InputError(f"--fit: {strange}: give the run's own predictions, or --overwrite to replace {kept}")
-    elif config.fit:
-        if config.at:
-            raise InputError(f"--at is for --fit of a detector, a classifier or an ensemble, and {config.fit} is none")
-        if maps is None or not store.masks:
-            what = "no true masks" if maps else f"no probability maps beside {config.predictions}"
-            raise InputError(f"--fit: {what}: run {spelled('infer')} with --probabilities on a dataset with masks")
-        check_fit(config.fit, list(maps.categories.values()))
+    fit = fit_of(config, store, maps, makers, made_by)
     with Console(stderr=True).status("scoring") as status:
         result = evaluate(
             store, predictions, maps, config.split, config.fold, config.baseline, config.resamples, config.threshold,
@@ -156,32 +124,14 @@ def main(config: Config) -> None:
         )  # fmt: skip
         status.update("calibration, confusion, groups")
         assessment = assess(store, result, config.resamples, config.box_threshold)
-        at = OperatingPoint.of(config.at or AT)
-        if config.fit and is_of_scores:
+        if fit:
             status.update("fitting thresholds")
-            fit_kind, fitted = fitting.fit_scores(config.fit, store, result, at, config.resamples)
-    search = result.masks.search if result.masks else None
-    if config.fit and not is_of_scores and not search:
-        raise InputError(
-            f"--fit: the probability maps are of {', '.join(result.unused_maps)}, of which {store.path} has no masks: "
-            "give the dataset that the model was trained for"
-        )
+            fit.fit(result, config.resamples)
     warnings = (common.lines if common else []) + warnings_of(result, store)
-    warnings += [f"--fit: {strange}"] if strange else []
-    records = result.alignment.records
-    by_record = learning.learned_by(made_by, store, records)
-    warnings += learning.of_other_radiographs(made_by, config.predictions, store)
-    if config.fit and is_of_scores:
-        is_told = by_record is not None or config.fit.is_file()
-        learned = (0, "") if is_told else learning.learned_from(config.fit, store, records)
-        warnings += fitting.warnings_of(config.fit, result, learned, fitted)
-    if by_record is not None:
-        warnings += learning.flattering(by_record[0], len(records), by_record[1])
-    elif not is_of_scores and len(trained := makers or ([config.fit] if config.fit else [])) == 1:
-        warnings += learning.learned_in_words(trained[0], store, records)
+    warnings += warnings_of_learning(config, store, result, fit, makers, made_by)
     with finishing(config.save_path, "evaluation"):
         with Console(stderr=True).status("drawing the report"):
-            write_searches(config.save_path, search)
+            write_searches(config.save_path, result.masks.search if result.masks else None)
             name, path = identity(config.predictions), config.save_path / REPORT
             page = write_report(path, result, store, name, warnings, assessment, curves, pixels)
         write_scored(config.save_path / SCORED, scored_of(result, assessment.scored["annotations_sha256"]))
@@ -192,17 +142,11 @@ def main(config: Config) -> None:
         show(page)
         for line in assessment.calibration_lines():
             print(line)
-        if config.fit and is_of_scores and fitting.is_any_fitted(fitted):
-            kept = fitting.write_fitted(config.fit, fit_kind, fitted, at, store, result, sha256_of(config.predictions))
-            title = f"Thresholds at {at}; each patient is measured by what was fitted on others"
-            print_table(title, fitting.HEADER, fitting.table_of(fitted))
-            print(f"fitted: {kept}")
-        elif config.fit and search:
-            write_fit(config.fit, search.setting, search.gate.best["gate"] if search.gate else None)
-            print(f"fitted: {config.fit / 'model.json'} now has the best triplet{' and gate' if search.gate else ''}")
+        if fit:
+            fit.write(result, config.predictions)
     print(f"report: {path}")
-    if config.fit and is_of_scores:
-        fitting.check_fitted(fitted, store)
+    if fit:
+        fit.check_written()
 
 
 def check(config: Config) -> None:
@@ -274,7 +218,7 @@ def compare_two(config: Config, sides: tuple[Path, Path]) -> None:
 
 
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    """metrics.json, complete or not at all."""
+    """Writes metrics.json, complete or not at all."""
     from xray.evaluation.evaluate import plain_numbers
 
     with complete(folder / METRICS) as temporary:
@@ -287,7 +231,7 @@ def identity(predictions: Path) -> str:
 
 
 def write_searches(folder: Path, search: "MaskSearch | None") -> None:
-    """Every setting that was searched, as tables; those of an earlier search that was not made now are removed."""
+    """Writes a table of every search, and removes the tables of earlier ones that were not repeated."""
     for name, one in ((SEARCH, search and search.triplet), (GATE, search and search.gate)):
         if not one:
             (folder / name).unlink(missing_ok=True)

@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 
+from xray.commands.id_flags import CategoryIds, ImageIds
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, need, spelled
+from xray.file_names import MODEL_FILE, WEIGHTS_FILE
 from xray.files import check_output, check_writable, complete
 from xray.flags import Prune, check_ranges
 
@@ -81,10 +83,8 @@ class Config:
     predictions: Path | None = None
     """Of coco, yolo and voc: predictions.json or submission.csv, to be written beside the dataset, as COCO results,
     YOLO's text files with confidences, or VOC's results files."""
-    ids: Literal["auto", "source", "coco", "rows"] = "auto"
-    """What image_id means in --predictions, as for tools/evaluate.py."""
-    category_ids: Literal["auto", "source", "dataset"] = "auto"
-    """What category_id means there."""
+    ids: ImageIds = "auto"
+    category_ids: CategoryIds = "auto"
     overwrite: bool = False
     """Replace an earlier export at SAVE_PATH."""
     debug: bool = False
@@ -290,7 +290,6 @@ def run_folder(config: Config) -> Path:
     check_writable(out)
 
     from xray.files import is_unfinished
-    from xray.models.weights import MODEL_FILE, WEIGHTS_FILE
 
     names = {entry.name.removesuffix(".part") for entry in out.iterdir()} - {"export"} if out.is_dir() else set()
     if others := names - {MODEL_FILE, WEIGHTS_FILE, *LEFT_BESIDE}:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from xray.errors import InputError, need
+from xray.file_names import ANNOTATIONS, IMAGES, MODEL_FILE, WEIGHTS_FILE
 from xray.storage.places import as_given
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xray.cluster.ray import Cluster
-    from xray.commands.infer import Config
+    from xray.commands.infer_flags import Config
     from xray.datasets.inputs import Inputs
     from xray.datasets.store import Store
     from xray.inference.pipeline import Pipeline
@@ -94,7 +95,7 @@ def find_all(
     cluster: "Cluster | None" = None,
     fitted: "Thresholds | None" = None,
 ) -> None:
-    """Adds the findings of all radiographs that the journal lacks to it, and writes their maps and pictures.
+    """Finds what the radiographs show that are not in the journal yet; writes the journal, their maps and pictures.
 
     pipeline: what `models.load(start.way)` gave.
     """
@@ -207,20 +208,14 @@ def fingerprint_of(config: "Config", inputs: "Inputs", fitted: "Thresholds | Non
 
     without_effect = {"n_workers", "timeout", "overwrite", "debug", "engine", "address", "cores_per_actor"}
     without_effect |= {"return_to", "dicomweb_auth", "ca", "dicomweb_timeout"}
-    without_effect |= {
-        "weights",
-        "data_path",
-        "save_path",
-        "sample_submission",
-        "sizes",
-        "submission",
-    }  # what they hold counts
+    # What these hold counts.
+    without_effect |= {"weights", "data_path", "save_path", "sample_submission", "sizes", "submission"}
     fingerprint = {name: value for name, value in dataclasses.asdict(config).items() if name not in without_effect}
     # Another version of xray may fuse views and models in another way: half of each would be neither.
     fingerprint["how xray fuses"] = [FUSION_SCORE, FUSION_IOU]
     if fitted is not None:
         fingerprint["thresholds"] = fitted.digest
-    names: tuple[str, ...] = ("model.json", "model.onnx" if config.runtime == "onnx" else "model.safetensors")
+    names: tuple[str, ...] = (MODEL_FILE, "model.onnx" if config.runtime == "onnx" else WEIGHTS_FILE)
     if config.runtime == "openvino" or config.precision == "int8":
         names += ("openvino.xml", "openvino-int8.xml")
     runs = files_of([Path(run) for run in config.weights])
@@ -232,7 +227,7 @@ def fingerprint_of(config: "Config", inputs: "Inputs", fitted: "Thresholds | Non
     for number, name in enumerate(inputs.ids):
         content = stamp(inputs.paths[number]) if inputs.rows is None else int(inputs.rows[number])
         digest.update(repr((name, content)).encode())
-    of_store = [stamp(Path(config.data_path) / name) for name in ("annotations.json", "images.npy")]
+    of_store = [stamp(Path(config.data_path) / name) for name in (ANNOTATIONS, IMAGES)]
     if inputs.originals:
         fingerprint["sizes"] = hashlib.sha256(repr(inputs.originals).encode()).hexdigest()
     fingerprint["data_path"] = (of_store if inputs.store is not None else [], digest.hexdigest())

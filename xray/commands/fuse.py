@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Interval
 
+from xray.commands.id_flags import CategoryIdsOfEach, ImageIdsOfEach
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError
 from xray.files import check_output, finishing
@@ -38,14 +39,8 @@ class Config:
     """Dataset directory written by tools/convert.py that the predictions are of."""
     save_path: Path = Path("runs/fused")
     """Folder for predictions.json and submission.csv."""
-    ids: tuple[Literal["auto", "source", "coco", "rows"], ...] = ("auto",)
-    """What image_id means in the files. source: the radiograph's own id, as tools/infer.py writes
-    it, or its file; coco: the id in the source's own COCO file; rows: the id in annotations.json of --data-path; auto:
-    numbers are coco's, texts source's, and what could be read in two ways is refused. One for all files or one
-    for each; rows that name their file or category need none."""
-    category_ids: tuple[Literal["auto", "source", "dataset"], ...] = ("auto",)
-    """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
-    of --data-path; auto: what image_id, or the category's name in the file, says."""
+    ids: ImageIdsOfEach = ("auto",)
+    category_ids: CategoryIdsOfEach = ("auto",)
     weights: tuple[float, ...] = ()
     """Weight of each file, in the same order, each positive; equal by default."""
     iou: ShareWithin = 0.4

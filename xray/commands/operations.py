@@ -25,7 +25,7 @@ from xray.serving.together import Together
 from xray.serving.together import forget as forget_state
 
 if TYPE_CHECKING:
-    from xray.commands.serve import Config
+    from xray.commands.serve_flags import Config
     from xray.outputs.dicom.objects import Algorithm
     from xray.serving.operations import Operations
     from xray.serving.service import Service

@@ -19,6 +19,7 @@ import numpy as np
 
 from xray.commands.runner import command
 from xray.errors import InputError, spelled
+from xray.file_names import ANNOTATIONS, CONVERSION, IMAGES
 from xray.files import check_writable
 from xray.flags import Processes, ShareAboveZero, check_paths, check_ranges
 
@@ -107,7 +108,7 @@ def check(config: Config) -> None:
 
 def check_out(config: Config) -> None:
     """Raises InputError if --save-path cannot be written to, or holds what is not to be replaced."""
-    from xray.datasets.store import ANNOTATIONS, CONVERSION, IMAGES, JOURNAL, LABELLING
+    from xray.datasets.store import JOURNAL, LABELLING
     from xray.radiographs.own_files import check_apart, said
     from xray.radiographs.radiograph import SUFFIXES
 
@@ -167,11 +168,11 @@ def by_fold(runs: Sequence[Path], data: "Store") -> dict[int | str | None, list[
 
 
 def convert(config: Config, work: Path, data: "Store") -> Path:
-    """The unlabelled radiographs as a dataset directory without boxes, finished now or before; returns its place."""
+    """The path of a dataset directory of the unlabelled radiographs, without boxes; made now if it is not complete."""
     from xray.datasets.conversion import write_store
     from xray.datasets.conversion_account import print_account
     from xray.datasets.sources.unlabelled import read_unlabelled
-    from xray.datasets.store import CONVERSION, IMAGES, bits_of
+    from xray.datasets.store_files import bits_of
 
     radiographs, out = work / "radiographs", work.parent
     is_moved = (radiographs / CONVERSION).is_file() and not (radiographs / IMAGES).exists()
@@ -218,13 +219,9 @@ def infer_config(config: Config, folder: Path, runs: Sequence[Path]) -> Any:
     """The flags of `xray infer` for one group of runs."""
     from xray.commands import infer
 
-    shared = ("tta", "device", "precision", "batch_size", "n_workers", "overwrite", "debug")
-    return infer.Config(
-        weights=tuple(map(str, runs)),
-        data_path=str(folder),
-        save_path=str(folder.parent),
-        **{name: getattr(config, name) for name in shared},
-    )
+    names = ("tta", "device", "precision", "batch_size", "n_workers", "overwrite", "debug")
+    shared = {name: getattr(config, name) for name in names}
+    return infer.Config(weights=tuple(map(str, runs)), data_path=str(folder), save_path=str(folder.parent), **shared)
 
 
 def find(
@@ -269,7 +266,7 @@ def finish(
     """Writes the dataset directory from what was found, removes the rest, and returns fold → its number of boxes."""
     from xray.datasets.conversion_account import write_json
     from xray.datasets.sources.unlabelled import partition_of
-    from xray.datasets.store import ANNOTATIONS, CONVERSION, IMAGES, LABELLING
+    from xray.datasets.store import LABELLING
 
     radiographs = out / LABELLING / "radiographs"
     annotations = json.loads((radiographs / ANNOTATIONS).read_bytes())
@@ -333,25 +330,15 @@ def tables_of(
 
 def records_of(table: "BoxTable", fold: int | str, n_before: int) -> list[dict[str, Any]]:
     """Rows of annotations.json, whose ids go on after those of `n_before` rows."""
+    from xray.datasets.annotation import annotation_row
     from xray.structures.boxes import xyxy_to_xywh
 
     xywh = xyxy_to_xywh(table.boxes)
     columns = (table.images, table.labels, xywh, xywh[:, 2:].prod(axis=1), table.scores.round(6))
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
-        {
-            "id": n_before + number,
-            "image_id": image,
-            "category_id": label,
-            "bbox": box,
-            "area": area,
-            "iscrowd": 0,
-            "readers": [],
-            "score": score,
-            "for_fold": fold,
-        }
-        for number, (image, label, box, area, score) in enumerate(
-            zip(*(column.tolist() for column in columns), strict=True), start=1
-        )
+        annotation_row(number, image, label, box, area, ()) | {"score": score, "for_fold": fold}
+        for number, (image, label, box, area, score) in enumerate(rows, n_before + 1)
     ]
 
 

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from xray.commands.id_flags import CategoryIdsOfEach, ImageIdsOfEach
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError
+from xray.file_names import PREDICTIONS
 from xray.files import check_output, finishing, is_unfinished
 from xray.findings import FINDINGS, PNEUMOTHORAX
 from xray.flags import FoldNumber, check_part, check_ranges
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from xray.structures.boxes import BoxTable
     from xray.structures.predictions import Predictions
 
-PREDICTIONS = "predictions.json"
 NAME = FINDINGS[PNEUMOTHORAX]
 SURE = 0.5
 """Score from which a radiograph is said to show it."""
@@ -44,14 +45,8 @@ class Config:
     """Dataset directory written by tools/convert.py that the predictions are of."""
     save_path: Path = Path("runs/refined")
     """Folder for predictions.json with the refined boxes and their masks."""
-    ids: tuple[Literal["auto", "source", "coco", "rows"], ...] = ("auto",)
-    """What image_id means in --predictions and --masks. source: the radiograph's own id, as tools/infer.py writes
-    it, or its file; coco: the id in the source's own COCO file; rows: the id in annotations.json of --data-path; auto:
-    numbers are coco's, texts source's, and what could be read in two ways is refused. One for all files or one
-    for each; rows that name their file or category need none."""
-    category_ids: tuple[Literal["auto", "source", "dataset"], ...] = ("auto",)
-    """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
-    of --data-path; auto: what image_id, or the category's name in the file, says."""
+    ids: ImageIdsOfEach = ("auto",)
+    category_ids: CategoryIdsOfEach = ("auto",)
     fit: bool = False
     """Fit the setting on the truth; without it, --weights has one."""
     weights: Path | None = None

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,10 @@ import xray
 from xray.commands.runner import run_command
 from xray.commands.training_inputs import build_task, check_data, check_run_directory, dataset_directory, rows_of_stage
 from xray.errors import InputError, spelled
+from xray.file_names import CONFIG_FILE, LAST
 from xray.files import make_folder
 from xray.storage.places import run_training
-from xray.training.config import (
-    CONFIG_FILE,
-    TASKS,
-    TrainingConfig,
-)
+from xray.training.config import TASKS, TrainingConfig
 from xray.training.launch import (
     Launch,
     Rendezvous,
@@ -39,6 +37,7 @@ from xray.training.stages import read_training
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from xray.training.checkpoints import Progress
 
@@ -62,15 +61,10 @@ def main(task_name: str, config: TrainingConfig) -> int:
     # Heavy imports come after the checks of flags, so that --help and mistakes answer at once.
     import torch
 
-    from xray.datasets.store import open_store
     from xray.models.device import keep_freed_memory, lightning_precision, resolve_device
-    from xray.structures.sides import told
-    from xray.training.checkpoints import LAST, LastCheckpoint, Stopped, check_resumable, clear_leftovers
-    from xray.training.failures import explain, is_lost_worker, quiet_threads
-    from xray.training.loaders import shared_with_workers
-    from xray.training.precision import choose_precision
+    from xray.training.checkpoints import check_resumable, clear_leftovers
     from xray.training.trackers import build_loggers, check_trackers
-    from xray.training.trained_on import check_dataset, note_dataset
+    from xray.training.trained_on import note_dataset
     from xray.training.trainer import build_trainer
 
     device = resolve_device(config.device)
@@ -87,25 +81,11 @@ def main(task_name: str, config: TrainingConfig) -> int:
                 "more, or leave it out"
             )
         return 0
-    store = open_store(dataset_directory(config, run, launch, rendezvous))
-    if config.resume and (changed := check_dataset(run, store)) and is_first:
-        print(changed, file=sys.stderr)
-    task = build_task(task_name, config, store)
-    if progress is not None:
-        task.check_split(progress)
-    if not config.resume:
-        choose_precision(task, device)
+    task = open_task(task_name, config, dataset_directory(config, run, launch, rendezvous), device, progress, is_first)
     # What was "auto" is decided now.
-    config = task.config
+    config, choices = task.config, task.plan.lines()
     precision = lightning_precision(config.precision, device)
-    task.check_store_device(device)
-    task.check_validation()
-    print(who_trains(len(task.train_rows), len(task.val_rows), config.fold))
-    choices = task.plan.lines()
-    if task.plan.reasons:
-        print("chosen for this training, as no flag gives it:")
-    print(*choices, sep="\n", end="\n" if choices else "")
-    print(told(task.swap, store.categories, task.flip > 0, task.names_sides))
+    say_what_trains(task, device, choices)
     if config.resume and is_first:
         clear_leftovers(run)
         print(where_it_goes_on(progress, run))
@@ -123,20 +103,77 @@ def main(task_name: str, config: TrainingConfig) -> int:
     if is_first:
         save_config(run / CONFIG_FILE, task_name, config, choices)
         # After what makes it a run: one that is killed in between can be resumed.
-        note_dataset(run, store)
+        note_dataset(run, task.store)
     if not launch.by:
         start_others_by_script()
     trainer = build_trainer(config, run, task.monitored, device, precision, draw_validation, loggers)
+    status, outcome = fit(trainer, task, run, launch, progress, f"{spelled('train')} --task {task_name}")
+    if outcome is not None:
+        say_what_is_next(config, run, outcome)
+    return status
+
+
+def open_task(
+    name: str, config: TrainingConfig, data: Path, device: "torch.device", progress: "Progress | None", is_first: bool
+) -> Any:
+    """The task of a training on a dataset directory; what the flags leave open is chosen.
+
+    progress: what an earlier command has reached, None where it begins. Raises InputError where the data do not do.
+    """
+    from xray.datasets.store import open_store
+    from xray.training.precision import choose_precision
+    from xray.training.trained_on import check_dataset
+
+    store = open_store(data)
+    if config.resume and (changed := check_dataset(Path(config.save_path), store)) and is_first:
+        print(changed, file=sys.stderr)
+    task = build_task(name, config, store)
+    if progress is not None:
+        task.check_split(progress)
+    if not config.resume:
+        choose_precision(task, device)
+    return task
+
+
+def say_what_trains(task: Any, device: "torch.device", choices: Sequence[str]) -> None:
+    """Prints how many radiographs train, and what was chosen; before that, it checks what these choices need."""
+    from xray.structures.sides import told
+
+    task.check_store_device(device)
+    task.check_validation()
+    print(who_trains(len(task.train_rows), len(task.val_rows), task.config.fold))
+    if task.plan.reasons:
+        print("chosen for this training, as no flag gives it:")
+    print(*choices, sep="\n", end="\n" if choices else "")
+    print(told(task.swap, task.store.categories, task.flip > 0, task.names_sides))
+
+
+def fit(
+    trainer: Any, task: Any, run: Path, launch: Launch, progress: "Progress | None", command: str
+) -> tuple[int, str | None]:
+    """Trains to the end → exit status, and what to say of the weights; None for this where SIGTERM stopped it.
+
+    command: with which the same training goes on.
+    Raises KeyboardInterrupt after Ctrl-C, and InputError for what can be explained.
+    """
+    import torch
+
+    from xray.training.checkpoints import LastCheckpoint, Stopped
+    from xray.training.failures import explain, is_lost_worker, quiet_threads
+    from xray.training.loaders import shared_with_workers
+
+    is_first, config = launch.rank == 0, task.config
     (last,) = (one for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint))
     if trainer.world_size > 1:
         last.last_words()
-    go_on = f"{spelled('train')} --task {task_name} --save-path {run} --resume"
+    go_on = f"{command} --save-path {run} --resume"
     try:
         with quiet_threads(), shared_with_workers():
             trainer.fit(task, ckpt_path=run / LAST if progress else None, weights_only=True)
             outcome = deploy_weights(trainer, task, run, is_first)
             if (stopped := early_stop_in_words(trainer)) and is_first:
                 print(f"\n{stopped}")
+            return 0, outcome
     except SystemExit:
         # What Lightning makes of Ctrl-C.
         if trainer.interrupted:
@@ -149,31 +186,35 @@ def main(task_name: str, config: TrainingConfig) -> int:
             how = "" if is_part() else f"; continue with {go_on}"
             print(f"stopped by SIGTERM and saved: {stopped}{how}", file=sys.stderr)
         # Where the first process has started this one, only the status of the first one counts.
-        return 0 if launch.by == "lightning" else EXIT_TERMINATED
+        return 0 if launch.by == "lightning" else EXIT_TERMINATED, None
     except Exception as error:
         words = explain(error, config, last.was_validating)
         if last.is_asked and is_lost_worker(error) and is_first:
             # The manager of a job that ends all of its processes ends the loaders too.
             print(f"stopped by SIGTERM; continue from the last checkpoint with {go_on}", file=sys.stderr)
-            return EXIT_TERMINATED
+            return EXIT_TERMINATED, None
         if words is None or config.debug:
             raise
         raise InputError(words) from error
     finally:
         # Strict mode lasts as long as its training.
         torch.use_deterministic_algorithms(False)
+
+
+def say_what_is_next(config: TrainingConfig, run: Path, outcome: str) -> None:
+    """Prints where the run is, and the commands that take it."""
+    said = f"\n{outcome}. The run is in {run}" if outcome else ""
     if is_part():
-        print(f"\n{outcome}. The run is in {run}" if outcome else "")
-        return 0
-    print(f"\n{outcome}. The run is in {run}; next:" if outcome else "")
+        print(said)
+        return
+    print(said and f"{said}; next:")
     print(f"  {spelled('infer')} --weights {run} --data-path RADIOGRAPHS --save-path OUT")
     if "tensorboard" in config.logger:
         print(f"  tensorboard --logdir {run}")
-    return 0
 
 
 def early_stop_in_words(trainer: Any) -> str:
-    """That, and why, --early-stop has ended a training, "" where it has not."""
+    """A line that says why --early-stop has ended a training, "" where it has not."""
     from xray.training.callbacks import EarlyStopping
 
     stopper = trainer.early_stopping_callback
@@ -185,14 +226,14 @@ def early_stop_in_words(trainer: Any) -> str:
 
 
 def deploy_weights(trainer: Any, task: Any, run: Path, is_first: bool) -> str:
-    """Deploys the weights that a training ends with, where that was not done on the way; → what to say of them.
+    """Deploys the weights that a training ends with, where no callback has done so → a line about them.
 
     Without validation these are the last ones, with --average-best the mean of the best ones.
     """
     from xray.models.tensors import load_tensors
     from xray.training.average import KeepBest, deploy_average
     from xray.training.callbacks import deploy
-    from xray.training.checkpoints import LAST, BestCheckpoint
+    from xray.training.checkpoints import BestCheckpoint
 
     best = next((one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)), None)
     kept = next((one for one in trainer.callbacks if isinstance(one, KeepBest)), None)

@@ -6,14 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xray.errors import InputError, spelled
+from xray.file_names import CONFIG_FILE, CONVERSION
 from xray.files import PART, check_writable
-from xray.training.config import (
-    CONFIG_FILE,
-    ClassificationConfig,
-    DetectionConfig,
-    SegmentationConfig,
-    TrainingConfig,
-)
+from xray.training.config import ClassificationConfig, DetectionConfig, SegmentationConfig, TrainingConfig
 from xray.training.launch import Launch, Rendezvous, convert_once
 from xray.training.sagemaker import is_sagemaker
 
@@ -70,7 +65,7 @@ def dataset_directory(
     dataset = run / "dataset"
 
     def is_there() -> bool:
-        return (dataset / "conversion.json").is_file()
+        return (dataset / CONVERSION).is_file()
 
     def convert_raw() -> None:
         print(f"{data} is a raw VinBig directory: converting it once into {dataset}")

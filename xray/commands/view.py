@@ -14,6 +14,7 @@ from annotated_types import Interval
 from rich.console import Console
 from rich.progress import track
 
+from xray.commands.id_flags import CategoryIds, ImageIds
 from xray.commands.runner import command
 from xray.datasets.prediction_ids import read_any_predictions
 from xray.datasets.store import ALL_FOLDS, Store, open_store
@@ -22,7 +23,8 @@ from xray.files import check_output, make_folder
 from xray.findings import NO_FINDING_NAME, colour_of
 from xray.flags import FoldNumber, Seed, Share, check_part, check_ranges
 from xray.outputs.pictures.findings import draw_findings, draw_with_truth, in_words, not_said, rows_of
-from xray.outputs.pictures.overlays import Mark, Region, draw_contact_sheet, draw_overlay, save_picture
+from xray.outputs.pictures.marks import Mark, Region
+from xray.outputs.pictures.overlays import draw_contact_sheet, draw_overlay, save_picture
 from xray.radiographs.names import unique_names
 from xray.radiographs.pictures import is_own_picture
 from xray.structures.masks import decode_mask
@@ -58,13 +60,8 @@ class Config:
     predictions: Path | None = None
     """predictions.json or submission.csv of any detector, to be drawn beside the truth. Without --all, only radiographs
     that it names are drawn."""
-    ids: Literal["auto", "source", "coco", "rows"] = "auto"
-    """What image_id means in --predictions. source: the radiograph's own id, as tools/infer.py writes it, or its file;
-    coco: the id in the source's own COCO file; rows: the id in annotations.json of --data-path; auto: numbers are
-    coco's, texts source's, and what could be read in two ways is refused."""
-    category_ids: Literal["auto", "source", "dataset"] = "auto"
-    """What category_id means there. source: the id in the source's own COCO file; dataset: the id in annotations.json
-    of --data-path; auto: what image_id, or the category's name in the file, says."""
+    ids: ImageIds = "auto"
+    category_ids: CategoryIds = "auto"
     threshold: Share = 0.3
     """Lowest confidence of predictions that are drawn, in [0, 1]."""
     contact_sheet: bool = True

@@ -184,16 +184,7 @@ def _annotation_records(
     for number, (image, label, box, area) in enumerate(
         zip(boxes.images.tolist(), boxes.labels.tolist(), xywh.tolist(), areas, strict=True)
     ):
-        # COCO's annotation ids start at 1: pycocotools takes 0 for "no match".
-        annotation: dict[str, Any] = {
-            "id": number + 1,
-            "image_id": image,
-            "category_id": label,
-            "bbox": box,
-            "area": area,
-            "iscrowd": 0,
-            "readers": list(readers[number]),
-        }
+        annotation = annotation_row(number + 1, image, label, box, area, readers[number])
         if number in masks:
             try:
                 rle, n_pixels = encode_mask(masks[number], records[image]["width"], records[image]["height"])
@@ -242,3 +233,18 @@ def fuse_readers(
     ones = np.ones(len(order))
     result = BoxTable(everything.images[order], everything.labels[order], everything.boxes[order], ones)
     return result, [by[row] for row in order.tolist()], origin[order]
+
+
+def annotation_row(
+    number: int, image: int, label: int, box: list[float], area: float, readers: Sequence[str]
+) -> dict[str, Any]:
+    """A row of `annotations` in annotations.json. number: from 1, as pycocotools takes 0 for "no match"."""
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": label,
+        "bbox": box,
+        "area": area,
+        "iscrowd": 0,
+        "readers": list(readers),
+    }

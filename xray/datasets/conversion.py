@@ -22,9 +22,10 @@ from xray.datasets.annotation import annotate, left_out, missing, patients_of, r
 from xray.datasets.conversion_account import OTHER_SIZE, account, describe, hide_folders, write_json
 from xray.datasets.folds import check_folds
 from xray.datasets.journal import Journal
-from xray.datasets.source import FINE_GRID, Source, SourceImage, clip_boxes, digest_of, has_area, snap
-from xray.datasets.store import ANNOTATIONS, CONVERSION, IMAGES, JOURNAL
+from xray.datasets.source import FINE_GRID, Dropped, Source, SourceImage, clip_boxes, digest_of, has_area, snap
+from xray.datasets.store import JOURNAL
 from xray.errors import InputError
+from xray.file_names import ANNOTATIONS, CONVERSION, IMAGES
 from xray.files import check_writable, make_folder, size_in_words
 from xray.radiographs.canvas import Canvas, is_resized, reshaped
 from xray.radiographs.file_warnings import FileWarning
@@ -69,41 +70,15 @@ def write_store(
         check_folds(len(set(patients_of(train))), n_folds, len(train), missing(source.dropped))
     _check_target(save_path, overwrite)
     make_folder(save_path)
-    if not pixels:
-        outcomes = _table_outcomes(source)
-        annotations, dropped = annotate(source, outcomes, n_folds, readers, seed)
-        part = None
+    # How annotations are made of what was read.
+    how = (n_folds, readers, seed)
+    if pixels:
+        outcomes, annotations, dropped, part = _with_pixels(
+            source, save_path, image_size, bits, n_workers, overwrite, decode, how
+        )
     else:
-        listing = json.dumps([(image.file_name, image.width, image.height) for image in source.images])
-        fingerprint = {
-            "source": source.kind,
-            "image_size": image_size,
-            "tables": source.fingerprint,
-            "files": hashlib.sha256(listing.encode()).hexdigest(),
-            "xray": __version__,
-            # Conversions of 8 bits that began before there were others go on.
-            **({"bits": bits} if bits > 8 else {}),
-        }
-        with Journal(save_path, image_size, fingerprint, discard=overwrite, bits=bits) as journal:
-            _check_space(save_path, len(source.images) - len(journal.outcomes), image_size, bits)
-            _decode(source, journal, image_size, bits, n_workers, decode)
-            outcomes = journal.outcomes
-            try:
-                if journal.n_rows:
-                    annotations, dropped = annotate(source, outcomes, n_folds, readers, seed)
-                    part = journal.complete()
-            except InputError:
-                # Files that the user repairs meanwhile must be read again.
-                if journal.n_rows < len(outcomes):
-                    _remove(save_path / JOURNAL, save_path / f"{IMAGES}.part")
-                raise
-        if not any("width" in outcome for outcome in outcomes):
-            _remove(save_path / JOURNAL, save_path / f"{IMAGES}.part")
-            first = left_out(source, outcomes)[0]
-            raise InputError(
-                f"none of the {len(outcomes)} radiographs can be used; the first, {first.where}: "
-                f"{first.reason} {first.detail}"
-            )
+        outcomes, part = _table_outcomes(source), None
+        annotations, dropped = annotate(source, outcomes, *how)
     parameters = {
         "image_size": image_size,
         "bits": bits,
@@ -130,6 +105,49 @@ def write_store(
     write_json(save_path / CONVERSION, conversion)
     _remove(save_path / JOURNAL)
     return conversion
+
+
+def _with_pixels(
+    source: Source,
+    save_path: Path,
+    image_size: int,
+    bits: int,
+    n_workers: int,
+    overwrite: bool,
+    decode: "Decode | None",
+    how: tuple[int, str, int],
+) -> tuple[list[dict[str, Any]], dict[str, Any], list[Dropped], Path]:
+    """Decodes the rest of the images → what became of each, the two results of `annotate` (whose last arguments are
+    `how`), and the file of canvases, which is not called images.npy yet."""
+    listing = json.dumps([(image.file_name, image.width, image.height) for image in source.images])
+    fingerprint = {
+        "source": source.kind,
+        "image_size": image_size,
+        "tables": source.fingerprint,
+        "files": hashlib.sha256(listing.encode()).hexdigest(),
+        "xray": __version__,
+        # Conversions of 8 bits that began before there were others go on.
+        **({"bits": bits} if bits > 8 else {}),
+    }
+    unfinished = (save_path / JOURNAL, save_path / f"{IMAGES}.part")
+    with Journal(save_path, image_size, fingerprint, discard=overwrite, bits=bits) as journal:
+        _check_space(save_path, len(source.images) - len(journal.outcomes), image_size, bits)
+        _decode(source, journal, image_size, bits, n_workers, decode)
+        outcomes = journal.outcomes
+        try:
+            if journal.n_rows:
+                annotations, dropped = annotate(source, outcomes, *how)
+                return outcomes, annotations, dropped, journal.complete()
+        except InputError:
+            # Files that the user repairs meanwhile must be read again.
+            if journal.n_rows < len(outcomes):
+                _remove(*unfinished)
+            raise
+    _remove(*unfinished)
+    first = left_out(source, outcomes)[0]
+    raise InputError(
+        f"none of the {len(outcomes)} radiographs can be used; the first, {first.where}: {first.reason} {first.detail}"
+    )
 
 
 def _check_target(save_path: Path, overwrite: bool) -> None:

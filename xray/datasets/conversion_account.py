@@ -15,7 +15,7 @@ from xray import __version__
 from xray.datasets import source as reasons
 from xray.datasets.box_sizes import about_small_boxes
 from xray.datasets.source import Dropped, Source
-from xray.datasets.store import CONVERSION
+from xray.file_names import CONVERSION
 from xray.files import replacing
 from xray.radiographs.file_warnings import FileWarning, print_warnings
 

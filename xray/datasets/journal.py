@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from xray.datasets.store import CONVERSION, IMAGES, JOURNAL, dtype_of
+from xray.datasets.store import JOURNAL
+from xray.datasets.store_files import dtype_of
 from xray.errors import InputError
+from xray.file_names import CONVERSION, IMAGES
 from xray.files import CheckedLog, differing
 
 CHECKPOINT_SECONDS = 2.0

@@ -20,7 +20,6 @@ may have `not_for_folds`, those in which their patient is.
 
 import dataclasses
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,12 @@ from typing import Any
 import numpy as np
 
 from xray.datasets.source import VAL
+from xray.datasets.store_files import bits_of, check_record, damaged, map_images, read_object
 from xray.errors import InputError, spelled
-from xray.radiographs.canvas import MAX_PIXELS, Canvas, in_8_bits
+from xray.file_names import ANNOTATIONS, CONVERSION, IMAGES
+from xray.radiographs.canvas import Canvas, in_8_bits
 from xray.structures.boxes import BoxTable, xywh_to_xyxy
 
-ANNOTATIONS = "annotations.json"
-IMAGES = "images.npy"
-CONVERSION = "conversion.json"
 JOURNAL = "conversion.part"
 """The progress of an unfinished conversion; see xray.datasets.journal."""
 LABELLING = "pseudo.part"
@@ -238,20 +236,20 @@ def open_store(path: Path | str, pixels: bool = True, pseudo_for: int | str | No
                 f"the labelling into {path} has not finished: run the same {spelled('pseudo')} command again"
             )
         raise InputError(f"{path} is not a dataset (no {CONVERSION}): run {spelled('convert')} to make one")
-    conversion = _read_json(path / CONVERSION)
+    conversion = read_object(path / CONVERSION)
     if conversion.get("pseudo") is not None and pseudo_for is None:
         raise InputError(
             f"{path} holds pseudo-labels, which are what models found and not the truth: train a detector on them with "
             "--pseudo, beside the labelled --data-path"
         )
-    annotations = _read_json(path / ANNOTATIONS)
+    annotations = read_object(path / ANNOTATIONS)
     try:
         size = int(conversion["parameters"]["image_size"])
         return _assemble(
-            path, conversion, annotations, _map_images(path, size, bits_of(conversion)) if pixels else None, pseudo_for
+            path, conversion, annotations, map_images(path, size, bits_of(conversion)) if pixels else None, pseudo_for
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise _damaged(path, f"{type(error).__name__}: {error}") from None
+        raise damaged(path, f"{type(error).__name__}: {error}") from None
 
 
 def _assemble(
@@ -263,11 +261,11 @@ def _assemble(
 ) -> Store:
     records = annotations["images"]
     if images is not None and len(images) != len(records):
-        raise _damaged(path, f"{IMAGES} has {len(images)} rows, {ANNOTATIONS} {len(records)} images")
+        raise damaged(path, f"{IMAGES} has {len(images)} rows, {ANNOTATIONS} {len(records)} images")
     if [record["id"] for record in records] != list(range(len(records))):
-        raise _damaged(path, f"the image ids in {ANNOTATIONS} are not the rows 0 to {len(records) - 1}")
+        raise damaged(path, f"the image ids in {ANNOTATIONS} are not the rows 0 to {len(records) - 1}")
     for record in records:
-        _check_record(path, record, needs_size=images is not None)
+        check_record(path, record, needs_size=images is not None)
         record["source_id"], record["fold"], record["split"] = (
             str(record["source_id"]),
             int(record["fold"]),
@@ -278,7 +276,7 @@ def _assemble(
         rows = [row for row in rows if row["for_fold"] == pseudo_for]
         scores = np.array([row["score"] for row in rows], dtype=np.float64)
         if not ((scores >= 0) & (scores <= 1)).all():
-            raise _damaged(path, "a score is not between 0 and 1")
+            raise damaged(path, "a score is not between 0 and 1")
     categories = {int(row["id"]): str(row["name"]) for row in annotations["categories"]}
     boxes = BoxTable.of(
         [row["image_id"] for row in rows],
@@ -287,20 +285,20 @@ def _assemble(
         scores,
     )
     if len(boxes) and not (boxes.images.min() >= 0 and boxes.images.max() < len(records)):
-        raise _damaged(path, "an annotation names an image that is not there")
+        raise damaged(path, "an annotation names an image that is not there")
     if not all(0 < number < 2**31 for number in categories):
-        raise _damaged(path, "a category's id is not counted from 1")
+        raise damaged(path, "a category's id is not counted from 1")
     masks = {number: row["segmentation"] for number, row in enumerate(rows) if row.get("segmentation")}
     kinds = {(type(mask.get("size")), type(mask.get("counts"))) for mask in masks.values() if isinstance(mask, dict)}
     if not (kinds <= {(list, str)} and all(isinstance(mask, dict) for mask in masks.values())):
-        raise _damaged(path, "a segmentation is no compressed RLE")
+        raise damaged(path, "a segmentation is no compressed RLE")
     if not set(np.unique(boxes.labels).tolist()) <= categories.keys():
-        raise _damaged(path, "an annotation names a category that is not there")
+        raise damaged(path, "an annotation names a category that is not there")
     for key in ("labels", "unknown", "unlocated"):
         if not {label for record in records for label in record.get(key, ())} <= categories.keys():
-            raise _damaged(path, f"an image's {key} name a category that is not there")
+            raise damaged(path, f"an image's {key} name a category that is not there")
     if not np.isfinite(boxes.boxes).all():
-        raise _damaged(path, "an annotation's bbox is not finite")
+        raise damaged(path, "an annotation's bbox is not finite")
     return Store(
         path=path,
         images=images,
@@ -316,58 +314,3 @@ def _assemble(
             if "source_category_id" in row
         },
     )
-
-
-def _check_record(path: Path, record: dict[str, Any], needs_size: bool) -> None:
-    sides: list[Any] = [record.get("width"), record.get("height")]
-    if needs_size or sides != [None, None]:
-        if any(type(side) is not int or side < 1 for side in sides):
-            raise _damaged(path, "an image's width or height is not positive")
-        if sides[0] * sides[1] > MAX_PIXELS:
-            raise _damaged(path, f"an image has more than {MAX_PIXELS // 10**6} million pixels")
-    if not isinstance(record.get("patient"), str | int | None) or not isinstance(record.get("readers", []), list):
-        raise _damaged(path, "an image's patient is no text, or its readers no list")
-    if not -1 <= int(record["fold"]) < 2**31:
-        raise _damaged(path, "an image's fold is not counted from 0")
-
-
-def bits_of(conversion: dict[str, Any]) -> int:
-    """Bits of a pixel as conversion.json has them; raises ValueError for another number than 8 or 16."""
-    bits = conversion["parameters"].get("bits", 8)
-    if bits not in (8, 16):
-        raise ValueError(f"bits is {bits!r}, neither 8 nor 16")
-    return int(bits)
-
-
-def dtype_of(bits: int) -> np.dtype[Any]:
-    """Of the canvases in images.npy."""
-    return np.dtype("|u1" if bits == 8 else "<u2")
-
-
-def _map_images(path: Path, size: int, bits: int) -> np.ndarray:
-    file = path / IMAGES
-    if not file.is_file():
-        raise InputError(
-            f"{path} holds annotations but no {IMAGES}: convert it again with --overwrite, without --table-only"
-        )
-    try:
-        images: np.ndarray = np.load(file, mmap_mode="r")
-    except Exception as error:  # whatever NumPy raises on a damaged header
-        raise _damaged(path, f"{IMAGES} cannot be mapped: {error}") from None
-    if images.dtype != dtype_of(bits) or images.ndim != 3 or images.shape[1:] != (size, size):
-        raise _damaged(path, f"{IMAGES} is {images.dtype} {images.shape}, not {dtype_of(bits)} (N, {size}, {size})")
-    return images
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(file.parent, f"{file.name} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise _damaged(file.parent, f"{file.name} holds a {type(content).__name__}, not an object")
-    return content
-
-
-def _damaged(path: Path, what: str) -> InputError:
-    return InputError(f"the dataset {path} is damaged ({what}): convert it again with --overwrite")

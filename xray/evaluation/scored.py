@@ -17,6 +17,7 @@ from xray.datasets.store import Store
 from xray.errors import InputError, spelled
 from xray.evaluation.evaluate import Evaluation, evaluate
 from xray.evaluation.labels import LabelScores
+from xray.file_names import PREDICTIONS, VALIDATED
 from xray.files import complete
 from xray.structures.boxes import BoxTable
 from xray.structures.probability_maps import read_maps
@@ -124,7 +125,7 @@ def read_scored(path: Path) -> Scored:
 
 def file_of(side: Path) -> Path:
     """The file of one side of a comparison; the folder itself where there is none in it."""
-    names = (SCORED, "predictions.json", "validation/predictions.json")
+    names = (SCORED, PREDICTIONS, VALIDATED)
     return next((side / name for name in names if (side / name).is_file()), side)
 
 

@@ -24,6 +24,7 @@ from xray.datasets.source import TRAIN, VAL
 from xray.datasets.store import Store, fold_in_words
 from xray.errors import InputError
 from xray.evaluation.evaluate import evaluate
+from xray.file_names import CONFIG_FILE
 from xray.inference.exported import check_bits
 from xray.inference.findings import Findings
 from xray.inference.loaded import RUN_TASK
@@ -319,7 +320,7 @@ def fold_of(run: Path, fold: int) -> int | str:
     import yaml
 
     try:
-        known = yaml.safe_load((run / "config.yaml").read_text())["fold"]
+        known = yaml.safe_load((run / CONFIG_FILE).read_text())["fold"]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return 0
     if known == VAL:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from xray import __version__
 from xray.errors import InputError
 from xray.export.onnx_operators import TRANSLATIONS, pooled, suppressed
+from xray.file_names import WEIGHTS_FILE
 from xray.inference.exported import DESCRIPTION, INPUT, OUTPUTS, check_bits
 from xray.inference.loaded import LoadedDetector, LoadedSegmenter, fold, load_run, pairs_on_one_trunk
 from xray.inference.openvino_files import WEIGHTS, sha256_of
@@ -29,7 +30,7 @@ from xray.models.detection.detector import Detector, FasterRCNN, RetinaNet
 from xray.models.detection.matching import decode, large_enough
 from xray.models.detection.pooling import POOLED_LEVELS, level_of
 from xray.models.segmentation.segmenter import Segmenter
-from xray.models.weights import WEIGHTS_FILE, load_deployed
+from xray.models.weights import load_deployed
 
 OPSET = 18
 """What the exporter writes without converting; onnxruntime reads it since 1.14."""

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from xray.errors import InputError, need, spelled
+from xray.file_names import CONFIG_FILE, WEIGHTS_FILE
 from xray.inference.openvino_files import (
     FLOAT_FILE,
     INT8,
@@ -17,7 +18,6 @@ from xray.inference.openvino_files import (
     note_failure,
 )
 from xray.inference.ways import Models, place_of, runtime_for
-from xray.models.weights import WEIGHTS_FILE
 
 WORDS = spelled("export") + " --weights {} --format openvino"
 
@@ -104,7 +104,6 @@ def versions() -> dict[str, str]:
 def own_dataset(run: Path) -> tuple[Path | None, str]:
     """The dataset directory that a run was trained on; None, and why in words, where it is not there any more."""
     from xray.datasets.store import ALL_FOLDS, is_store, open_store
-    from xray.training.config import CONFIG_FILE
     from xray.training.pseudo import held_back
     from xray.training.recipes import read_yaml
 

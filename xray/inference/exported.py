@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from xray.errors import InputError
+from xray.file_names import MODEL_FILE, WEIGHTS_FILE
 from xray.inference.loaded import RUN_TASK, Loaded, LoadedDetector, LoadedPair, LoadedSegmenter, loaded_of
 from xray.inference.openvino_files import WEIGHTS, sha256_of
-from xray.models.weights import MODEL_FILE, WEIGHTS_FILE, load_deployed
+from xray.models.weights import load_deployed
 
 DESCRIPTION = "xray.description"
 """Key in a file's metadata: model.json."""

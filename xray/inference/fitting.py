@@ -13,6 +13,7 @@ from xray.errors import InputError
 from xray.evaluation.calibration import HIGHEST
 from xray.evaluation.evaluate import Evaluation, plain_numbers
 from xray.evaluation.thresholds import N_FOLDS, Fitted, fit_thresholds, scored_findings
+from xray.file_names import MODEL_FILE
 from xray.inference.ensemble_file import files_of, is_ensemble
 from xray.inference.thresholds import thresholds_file, weights_of, write_thresholds
 from xray.structures.thresholds import ABNORMAL, SHOWN_FROM, OperatingPoint, Thresholds
@@ -45,7 +46,7 @@ def has_scores(given: Path) -> bool:
 def _task_of(run: Path) -> tuple[str | None, list[str]]:
     """The task of a run directory, None for another path, and the names of its categories."""
     try:
-        description = json.loads((run / "model.json").read_bytes())
+        description = json.loads((run / MODEL_FILE).read_bytes())
         return str(description["task"]), list(map(str, description["categories"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None, []
@@ -61,9 +62,7 @@ def check_target(given: Path, category_map: str | None = None) -> None:
         raise InputError(f"{folder} is no folder: give --fit the run directory whose scores these are")
 
 
-def fit_scores(
-    given: Path, store: Store, result: Evaluation, at: OperatingPoint, n_resamples: int
-) -> tuple[str, list[Fitted]]:
+def fit_scores(given: Path, result: Evaluation, at: OperatingPoint, n_resamples: int) -> tuple[str, list[Fitted]]:
     """Fits all findings that can be fitted → the kind of the scores, and each finding.
 
     Raises InputError where the predictions are of other categories than the models.

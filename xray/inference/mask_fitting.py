@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xray.errors import InputError
+from xray.file_names import MODEL_FILE
 
 if TYPE_CHECKING:
     from xray.structures.triplet import Triplet
@@ -18,7 +19,7 @@ def check_fit(run: Path, names: Sequence[str] = ()) -> dict[str, Any]:
     names: the categories that the thresholds were searched for; none leaves them unchecked.
     Raises InputError if it is no such run, or of other categories.
     """
-    from xray.models.weights import MODEL_FILE, read_description
+    from xray.models.weights import read_description
 
     path = run / MODEL_FILE
     if not path.is_file():

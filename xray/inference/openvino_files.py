@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from xray.errors import InputError, spelled
+from xray.file_names import WEIGHTS_FILE
 from xray.files import complete
-from xray.models.weights import WEIGHTS_FILE
 
 FLOAT_FILE, INT8_FILE = "openvino.xml", "openvino-int8.xml"
 """Names of the files in a run directory; each has a .bin file beside it."""

@@ -14,13 +14,13 @@ from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.evaluation.alignment import check_categories, patient_numbers, positions, renumbered
 from xray.evaluation.located import located_in, nothing_located
+from xray.file_names import LABELS, MODEL_FILE, PREDICTIONS, VALIDATED
 from xray.inference.coverage import rows_covered
 from xray.inference.ensemble_file import Member
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions, is_no_finding
 from xray.structures.values import finite_number
 
-PREDICTIONS, LABELS, MODEL = "predictions.json", "labels.csv", "model.json"
 Labels = dict[int, dict[str | int, float]]
 """Category id → source id → a classifier's probability that the radiograph shows it."""
 
@@ -62,8 +62,8 @@ def member_of(given: Path, run: Path | None = None, of_labels: bool = False) -> 
     """
     if given.is_dir():
         names = [LABELS, PREDICTIONS] if of_labels else [PREDICTIONS]
-        here = [given / name for name in (*names, f"validation/{PREDICTIONS}") if (given / name).is_file()]
-        files = here[:1] or sorted(given.glob(f"*/validation/{PREDICTIONS}"))
+        here = [given / name for name in (*names, VALIDATED) if (given / name).is_file()]
+        files = here[:1] or sorted(given.glob(f"*/{VALIDATED}"))
         if not files:
             raise InputError(
                 f"{given} holds no {' or '.join(names)}, nor runs that do: give a file, a run directory, or a folder "
@@ -83,9 +83,9 @@ def member_of(given: Path, run: Path | None = None, of_labels: bool = False) -> 
 
 
 def _runs_in(folder: Path) -> list[Path]:
-    if (folder / MODEL).is_file():
+    if (folder / MODEL_FILE).is_file():
         return [folder]
-    return sorted(path.parent for path in folder.glob(f"*/{MODEL}"))
+    return sorted(path.parent for path in folder.glob(f"*/{MODEL_FILE}"))
 
 
 def gather(store: Store, models: Sequence[Member], classifiers: Sequence[Member] = ()) -> OutOfFold:

@@ -52,21 +52,8 @@ def load_pipeline(
     ensemble, numbered = expanded(runs)
     members: list[int] = []
     for run, member in numbered:
-        if runtime == "onnx":
-            from xray.inference.onnx_runtime import load_onnx
-
-            models_of_run, pairs_of_run = load_onnx(run, device)
-            pairs += pairs_of_run
-        elif runtime == "openvino":
-            from xray.inference.openvino_runtime import load_openvino
-
-            models_of_run, pairs_of_run = load_openvino(run, precision)
-            pairs += pairs_of_run
-        elif run.suffix in (".onnx", ".xml"):
-            kind, name = ("an ONNX", "onnx") if run.suffix == ".onnx" else ("an OpenVINO", "openvino")
-            raise InputError(f"{run} is {kind} file: add --runtime {name}, or give the run directory it was made from")
-        else:
-            models_of_run = load_run(run, device, prune)
+        models_of_run, pairs_of_run = _load(run, device, prune, runtime, precision)
+        pairs += pairs_of_run
         for task, model in models_of_run:
             loaded[task].append(model)
             if task != "classification" and model.categories != loaded[task][0].categories:
@@ -109,6 +96,24 @@ def load_pipeline(
         settings=ensemble.by_category(categories) if ensemble else ByCategory(),
         members=tuple(members) if ensemble else (),
     )
+
+
+def _load(
+    run: Path, device: torch.device, prune: int, runtime: str, precision: str
+) -> tuple[Sequence[tuple[str, Any]], tuple[LoadedPair, ...]]:
+    """The models of one path, each with its task, and the pairs of them on one trunk; arguments of `load_pipeline`."""
+    if runtime == "onnx":
+        from xray.inference.onnx_runtime import load_onnx
+
+        return load_onnx(run, device)
+    if runtime == "openvino":
+        from xray.inference.openvino_runtime import load_openvino
+
+        return load_openvino(run, precision)
+    if run.suffix in (".onnx", ".xml"):
+        kind, name = ("an ONNX", "onnx") if run.suffix == ".onnx" else ("an OpenVINO", "openvino")
+        raise InputError(f"{run} is {kind} file: add --runtime {name}, or give the run directory it was made from")
+    return load_run(run, device, prune), ()
 
 
 def _label_categories(classifiers: Sequence[LoadedClassifier]) -> dict[int, str]:

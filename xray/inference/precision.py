@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from xray.datasets.store import dtype_of
+from xray.datasets.store_files import dtype_of
 from xray.errors import InputError
 from xray.inference.exported import ExportedNetwork
 from xray.inference.openvino_files import INT8

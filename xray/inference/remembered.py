@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from xray import __version__
+from xray.file_names import WEIGHTS_FILE
 from xray.files import complete
 from xray.inference.openvino_files import INT8, sha256_of
 from xray.models.device import LIMIT, of_processor
-from xray.models.weights import WEIGHTS_FILE
 from xray.storage.places import as_given
 
 FILE = "precision.json"

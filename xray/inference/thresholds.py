@@ -16,6 +16,7 @@ from typing import Any
 
 from xray import __version__
 from xray.errors import InputError, spelled
+from xray.file_names import WEIGHTS_FILE
 from xray.files import replacing, sha256_of
 from xray.inference.ensemble_file import files_of, is_ensemble
 from xray.structures.thresholds import Point, Thresholds
@@ -27,8 +28,6 @@ MOST_BYTES = 2**20
 MOST_INTERCEPT = 1e4
 """Above what a fit can come to: the logits of saturated scores, up to 14, divided by a temperature of down to 0.01."""
 NOTE = "Calibration and threshold of each finding, as xray evaluate --fit found them; may be removed."
-WEIGHTS = "model.safetensors"
-"""As xray.models.weights calls it, which needs torch."""
 
 
 def thresholds_file(given: Path) -> Path:
@@ -45,11 +44,11 @@ def weights_of(given: Path) -> list[str]:
     """
     digests = []
     for path in files_of([given]):
-        file = path if is_ensemble(path) else (path.parent if path.is_file() else path) / WEIGHTS
+        file = path if is_ensemble(path) else (path.parent if path.is_file() else path) / WEIGHTS_FILE
         try:
             digests.append(sha256_of(file))
         except OSError as error:
-            raise InputError(f"{path} holds no {WEIGHTS} ({error.strerror}): give a trained run") from None
+            raise InputError(f"{path} holds no {WEIGHTS_FILE} ({error.strerror}): give a trained run") from None
     return digests
 
 

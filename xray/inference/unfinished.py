@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from xray.errors import InputError
+from xray.file_names import CONFIG_FILE, CURVES, MODEL_FILE
 from xray.files import read_yaml_text
 
-CONFIG, TABLE, MODEL = "config.yaml", "metrics.csv", "model.json"
 LARGEST = 2**20
 """Characters of a config that is looked into."""
 
@@ -20,9 +20,9 @@ def unfinished(run: Path) -> str:
     it has not, or that is not known.
     """
     try:
-        config = read_yaml_text(run / CONFIG, "config", "train again", LARGEST)
+        config = read_yaml_text(run / CONFIG_FILE, "config", "train again", LARGEST)
         wanted, patience = int(config["n_epochs"]), int(config.get("early_stop") or 0)
-        with (run / TABLE).open(newline="") as file:
+        with (run / CURVES).open(newline="") as file:
             rows = list(csv.DictReader(file))
         done = max((int(row["epoch"]) + 1 for row in rows), default=0)
         if not 0 < done < wanted or (patience and _waited(run, config, rows) >= patience):
@@ -49,7 +49,7 @@ def _waited(run: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, st
     better, and neither is one that is no number."""
     from xray.evaluation.monitored import monitored_by  # here, as inference does without metrics
 
-    categories = json.loads((run / MODEL).read_text())["categories"].items()
+    categories = json.loads((run / MODEL_FILE).read_text())["categories"].items()
     metric = monitored_by(
         config["task"], str(config.get("monitor", "auto")), {int(number): name for number, name in categories}
     )

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from xray.errors import InputError
+from xray.file_names import MODEL_FILE, WEIGHTS_FILE
 from xray.files import replacing
 from xray.models.tensors import load_tensors
 
-WEIGHTS_FILE = "model.safetensors"
-MODEL_FILE = "model.json"
 FINGERPRINT = "fingerprint"
 """In both files: SHA-256 of the description when the weights were saved. Editing model.json does not change it."""
 

@@ -10,13 +10,12 @@ from xray.datasets.fingerprint import ids_sha256, radiographs_sha256
 from xray.datasets.source import TRAIN, VAL
 from xray.datasets.store import ALL_FOLDS, Store
 from xray.errors import InputError
+from xray.file_names import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE
 from xray.files import sha256_of
 from xray.inference.ensemble_file import is_ensemble
 from xray.inference.pipeline import Pipeline
-from xray.models.weights import MODEL_FILE, WEIGHTS_FILE
 from xray.storage.places import as_given
 from xray.structures.made_by import MadeBy, joined, read_made_by
-from xray.training.config import CONFIG_FILE
 from xray.training.learned import runs_beside
 from xray.training.recipes import read_yaml
 from xray.training.trained_on import TRAINED_ON, facts_of

@@ -12,6 +12,7 @@ import numpy as np
 from xray.datasets.inputs import Inputs
 from xray.datasets.store import Store
 from xray.errors import spelled
+from xray.file_names import LABELS, PREDICTIONS, SUBMISSION
 from xray.files import complete
 from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_BOX, PNEUMOTHORAX
 from xray.inference.pipeline import Pipeline
@@ -61,13 +62,13 @@ def write_results(
             writer.writerow(header)
             return writer
 
-        labels = table("labels.csv", "image_id", *names, wanted=bool(names))
+        labels = table(LABELS, "image_id", *names, wanted=bool(names))
         if failure_table := table("failures.csv", "image_id", "file", "reason", wanted=bool(failures)):
             failure_table.writerows(failures)
         if warning_table := table(WARNINGS, "image_id", "file", "warning", "detail", wanted=bool(warnings)):
             warning_table.writerows((name, one.where, one.kind, one.detail) for name, one in warnings)
         if submission:
-            rows = files.enter_context(files.enter_context(complete(out / "submission.csv")).open("wb"))
+            rows = files.enter_context(files.enter_context(complete(out / SUBMISSION)).open("wb"))
         for start in range(0, len(order), PORTION):
             ids = order[start : start + PORTION]
             predictions, labels_of = journal.predictions([numbers[name] for name in ids if name in numbers])
@@ -85,7 +86,7 @@ def write_results(
                     labels.writerow([name, *(f"{probabilities[label]:.6g}" for label in names)])
     # Last, since its presence means that OUT is complete.
     counts = [0, 0]
-    write_predictions(out / "predictions.json", _counted(journal, categories, shown, counts), categories)
+    write_predictions(out / PREDICTIONS, _counted(journal, categories, shown, counts), categories)
     return counts[0], counts[1]
 
 
@@ -122,7 +123,7 @@ def what_was_written(
         )
     if has_submission:
         lines.append(f"submission: {out / 'submission.csv'}")
-    if (out / "labels.csv").is_file():
+    if (out / LABELS).is_file():
         lines.append(f"labels of whole radiographs: {out / 'labels.csv'}")
     if has_overlays:
         lines.append(f"overlays: {out / 'overlays'}")

@@ -59,7 +59,7 @@ def vessels(patient: Patient, view: View, rng: np.random.Generator, cavities: di
 
 def _grow(
     rng: np.random.Generator, view: View, room: np.ndarray, side: int, hilum: np.ndarray,
-    positions: np.ndarray, angles: np.ndarray, radii: np.ndarray, step: float = 0.45,
+    positions: np.ndarray, angles: np.ndarray, radii: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """All segments (K, 2, 2) in cm and their radii (K,) of vessels that start at `positions` and fork as they go."""
     segments, widths = [], []
@@ -67,7 +67,7 @@ def _grow(
         away = positions - hilum
         outward = np.arctan2(away[:, 1], np.abs(away[:, 0]) + 0.3)
         angles = angles + 0.07 * np.clip(outward - angles, -1, 1) + rng.normal(0, 0.13, len(angles))
-        ahead = positions + step * np.stack([side * np.cos(angles), np.sin(angles)], axis=1)
+        ahead = positions + 0.45 * np.stack([side * np.cos(angles), np.sin(angles)], axis=1)
         column, row = np.round(view.pixels(ahead)).astype(int).T
         inside = (column >= 0) & (column < view.width) & (row >= 0) & (row < view.height)
         alive = inside.copy()

@@ -101,8 +101,6 @@ _VIEWS: dict[str, tuple[str, str, str]] = {
     ),
     OBLIQUE: ("rao lao rpo lpo oblique obl", "obli schrag skosn косая", "斜位"),
 }  # fmt: skip
-PARTS = tuple(_PARTS)
-"""Our names of the parts of the body."""
 _LIMBS = frozenset({"shoulder", "arm", "hand", "leg", "foot"})
 _COMPOUNDS = {
     "chestabdomen": (CHEST, "abdomen"), "chestabdpelvis": (CHEST, "abdomen", "pelvis"), "neckchest": ("neck", CHEST),

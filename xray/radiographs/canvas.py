@@ -61,7 +61,7 @@ class Canvas:
         boxes = (np.asarray(boxes, dtype=np.float64).reshape(-1, 4) - offset) / scale
         return boxes.clip(0, [self.width, self.height, self.width, self.height])
 
-    def letterbox(self, pixels: np.ndarray, fill: int = 0, is_mask: bool = False) -> np.ndarray:
+    def letterbox(self, pixels: np.ndarray, is_mask: bool = False) -> np.ndarray:
         """(height, width) pixels → (size, size) of the same dtype; masks keep their values (nearest neighbour)."""
         if pixels.shape != (self.height, self.width):
             raise ValueError(f"pixels are {pixels.shape}, the canvas was made for {(self.height, self.width)}")
@@ -72,22 +72,21 @@ class Canvas:
             # Area averaging keeps fine structures free of aliasing when shrinking; enlarging it is nearest neighbour.
             shrinks = right - left <= self.width and bottom - top <= self.height
             interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        canvas = np.full((self.size, self.size), fill, dtype=pixels.dtype)
+        canvas = np.zeros((self.size, self.size), dtype=pixels.dtype)
         canvas[top:bottom, left:right] = cv2.resize(pixels, (right - left, bottom - top), interpolation=interpolation)
         return canvas
 
-    def unletterbox(self, canvas: np.ndarray, is_mask: bool = False) -> np.ndarray:
-        """(size, size) values on the canvas → (height, width) in original pixels; masks keep their values."""
+    def unletterbox(self, canvas: np.ndarray) -> np.ndarray:
+        """(size, size) values on the canvas → (height, width) in original pixels, by linear interpolation."""
         if canvas.shape != (self.size, self.size):
             raise ValueError(f"the canvas is {canvas.shape}, expected {(self.size, self.size)}")
         left, top, right, bottom = self.content
         content = np.ascontiguousarray(canvas[top:bottom, left:right])
-        interpolation = cv2.INTER_NEAREST_EXACT if is_mask else cv2.INTER_LINEAR
-        return cv2.resize(content, (self.width, self.height), interpolation=interpolation)
+        return cv2.resize(content, (self.width, self.height), interpolation=cv2.INTER_LINEAR)
 
 
 def rescaled(canvas: np.ndarray, size: int) -> np.ndarray:
-    """An (S, S) canvas at another size, (size, size); itself at its own."""
+    """A canvas (S, S) → (size, size); the same array where S is that already."""
     if len(canvas) == size:
         return canvas
     return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA if size < len(canvas) else cv2.INTER_LINEAR)

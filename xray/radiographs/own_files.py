@@ -9,12 +9,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from xray.errors import InputError
+from xray.file_names import MADE_BY, PREDICTIONS, UNFINISHED
 from xray.radiographs.file_kinds import Content, content_of
 from xray.radiographs.pictures import is_own_picture
 
 FOLDERS = ("overlays", "sr", "seg", "gsps", "sc", "fhir")
 """Folders of results beside predictions, each with a file a radiograph."""
-MARKS = frozenset({"predictions.json", "predictions.part", "made_by.json"})
+MARKS = frozenset({PREDICTIONS, UNFINISHED, MADE_BY})
 """Files beside which such folders are those of results."""
 LEFT_OUT = "results of xray among the radiographs, left out"
 
@@ -37,8 +38,8 @@ def place_inside(out: Path, data: Path) -> Path | None:
 
 
 def check_apart(out: Path, data: Path, suffixes: Collection[str], is_begun: bool = False) -> int:
-    """Whether --save-path may be written to while --data-path is read → how many files, in the place of radiographs,
-    it holds that are not read.
+    """Checks that --save-path may be written to while --data-path is read → how many files in it look like radiographs
+    and are not read.
 
     suffixes: those of radiographs. is_begun: an earlier command, which is continued or written over, has written there.
     Raises InputError where both are one folder, what is written would lie among what is read, or a radiograph would be
@@ -67,7 +68,7 @@ def check_apart(out: Path, data: Path, suffixes: Collection[str], is_begun: bool
 
 
 def said(n: int, out: Path) -> str:
-    """That files of --save-path are no radiographs, in a line; empty where there is none."""
+    """A line that says how many files of --save-path are not read as radiographs; empty for none."""
     if not n:
         return ""
     return f"{n} file{'s' * (n != 1)} in {out}, where results are written, {'are' if n != 1 else 'is'} not read"

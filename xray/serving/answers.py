@@ -1,13 +1,13 @@
-"""What the API answers, as its documentation shows it; how findings become such an answer, and the way back.
+"""How findings become an answer of the API, and the way back.
 
 The JSON of an answer that comes back with a request may be hostile: it is bounded before any work begins.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
 import xray
 from xray.findings import NO_FINDING_BOX, colour_of
@@ -15,8 +15,9 @@ from xray.inference.findings import Findings
 from xray.inference.pipeline import Pipeline
 from xray.outputs.dicom.reported import has_label
 from xray.radiographs.dicom import MAX_PIXELS
-from xray.radiographs.image_check import KINDS, ImageCheck
+from xray.radiographs.image_check import ImageCheck
 from xray.serving.exports import FoundIn
+from xray.serving.schemas import About, Answer, Category, Checked, Finding, Given, Mask
 from xray.serving.worker import RefusedError
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY
@@ -25,155 +26,8 @@ from xray.structures.thresholds import SHOWN_FROM, Thresholds
 
 MAX_BYTES = 16 * 2**20
 """Of the JSON: some ten times what the finest masks of a radiograph take."""
-MAX_FINDINGS = 300
-"""Of one radiograph: a report takes time for each."""
-MAX_LABELS = 100
-MAX_NAME = 64
-"""Letters of a category or a label: the meaning of a DICOM code has no more."""
 MAX_MASK_PIXELS = 10 * MAX_PIXELS
 """Of all masks together."""
-
-Pixel = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Id = Annotated[int, Field(ge=0, lt=2**31)]
-Name = Annotated[str, Field(max_length=MAX_NAME)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-
-
-def _fitted(what: str) -> Any:
-    """A field that is there only where thresholds were fitted for the models."""
-    return Field(None, description=f"{what}; only with fitted thresholds", exclude_if=lambda value: value is None)
-
-
-class Mask(BaseModel):
-    """A mask of the whole radiograph as COCO's compressed run lengths."""
-
-    size: tuple[Id, Id] = Field(description="height and width, in original pixels")
-    counts: str = Field(description="run lengths down the columns, in COCO's compressed text")
-
-
-class Finding(BaseModel):
-    """One finding."""
-
-    category_id: Id
-    category: str
-    score: Share = Field(description="confidence")
-    box: tuple[Pixel, Pixel, Pixel, Pixel] = Field(description="x1, y1, x2, y2 in original pixels")
-    mask: Mask | None = None
-    probability: Share | None = _fitted("the score calibrated")
-    is_positive: bool | None = _fitted("whether it counts as found")
-
-
-class Checked(BaseModel):
-    """Whether a file is an upright frontal chest radiograph, by its header and its pixels."""
-
-    kind: Annotated[str, Field(max_length=64)] = Field(description=f"one of: {', '.join(KINDS)}")
-    frontal: Share = Field(description="probability of the pixels to be a frontal chest, however it lies")
-    turned: Literal[0, 90, 180, 270] = Field(description="degrees by which it is turned clockwise, 0 where not sure")
-    is_negative: bool = Field(description="whether black and white are exchanged")
-    warnings: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=8)] = Field(
-        description="sentences about it; empty for an upright frontal chest radiograph"
-    )
-
-
-class Answer(BaseModel):
-    """What was found in one radiograph. For research, not for clinical use."""
-
-    width: Id = Field(description="of the radiograph, in original pixels")
-    height: Id = Field(description="of the radiograph, in original pixels")
-    findings: list[Finding] = Field(description="highest score first; low scores are not left out")
-    normal: Share | None = Field(description="probability that there is none of the 14 findings; null if not known")
-    labels: dict[str, Share] = Field(description="probabilities of whole radiographs, where a classifier is loaded")
-    models: list[str] = Field(description="names of the runs that were used")
-    thresholds: dict[str, float | str] = Field(description="how masks were decided, and the page's first confidence")
-    seconds: Number = Field(description="from the end of the upload to this answer")
-    version: str = Field(description="of xray")
-    file_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
-        None,
-        description="SHA-256 of the file's bytes: reports are made of this answer and the same file alone",
-        exclude_if=lambda value: value is None,
-    )
-    normal_probability: Share | None = _fitted("normal calibrated")
-    label_probabilities: dict[str, Share] | None = _fitted("labels calibrated")
-    positive_labels: list[str] | None = _fitted("the labels that count as found")
-    image_check: Checked | None = Field(
-        None, description="what the file is; only where that is looked at", exclude_if=lambda value: value is None
-    )
-
-
-class GivenFinding(Finding):
-    """A finding that came in."""
-
-    category: Name
-
-
-class Given(Answer):
-    """An answer of /predict that came in: the same fields, within limits."""
-
-    findings: Annotated[list[GivenFinding], Field(max_length=MAX_FINDINGS)]  # type: ignore[assignment]
-    labels: Annotated[dict[Name, Share], Field(max_length=MAX_LABELS)]
-    models: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=MAX_LABELS)]
-    thresholds: Annotated[dict[Name, Number | Name], Field(max_length=MAX_LABELS)]
-    version: Name
-    label_probabilities: Annotated[dict[Name, Share], Field(max_length=MAX_LABELS)] | None = None
-    positive_labels: Annotated[list[Name], Field(max_length=MAX_LABELS)] | None = None
-
-
-class Category(BaseModel):
-    """Something that can be found."""
-
-    id: int
-    name: str
-    colour: str = Field(description="in which pictures draw it, #RRGGBB")
-
-
-class About(BaseModel):
-    """What this server runs, and its limits."""
-
-    models: list[str]
-    categories: list[Category]
-    has_boxes: bool = Field(description="false where only whole radiographs are judged")
-    is_vinbig: bool = Field(description="whether the categories are the 14 findings of Kaggle's submission")
-    shown_from: float = Field(description="confidence from which the page shows findings at first")
-    max_bytes: int = Field(description="most bytes of a request")
-    exports: list[str] = Field(description='what POST /dicom/… can make: "sr", "seg", "gsps", "sc"; POST /fhir: "fhir"')
-    version: str
-    found_at: str | None = _fitted("operating point at which findings count as found")
-    has_card: bool = Field(default=False, description="whether GET /card has the models' card")
-
-
-class Health(BaseModel):
-    """How busy the server is."""
-
-    status: str
-    places: int
-    taken: int
-    waiting: int
-    running: int
-    dicom: dict[str, int | float] | None = Field(
-        None,
-        description="the DICOM node's queue, and its counts since the start; only where there is one",
-        exclude_if=lambda value: value is None,
-    )
-    workers: dict[str, int] | None = Field(
-        None,
-        description="how many workers are wanted and how many are working, whose numbers are added up; only where "
-        "there are several",
-        exclude_if=lambda value: value is None,
-    )
-
-
-class Progress(BaseModel):
-    """How far the server is with a request."""
-
-    state: str = Field(description="receiving, waiting, running or done")
-    before: int = Field(description="radiographs before it in the queue")
-
-
-class Problem(BaseModel):
-    """Why there is no answer."""
-
-    detail: str = Field(description="one line")
 
 
 def about(

@@ -11,26 +11,28 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Header, Query, Request
+from fastapi import FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 import xray
 from xray.files import sha256_of
-from xray.outputs import fhir
 from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports, invocations, methods, pixels
 from xray.serving.accepting import Places
-from xray.serving.answers import About, Answer, Health, Problem, Progress, about, answer, given_findings
+from xray.serving.answers import answer, given_findings
+from xray.serving.export_routes import add_exports, media_type_of
 from xray.serving.invocations import Address
 from xray.serving.operations import Operations
 from xray.serving.request_guard import Guard, HostNames
 from xray.serving.routes import Heads, Slashes
+from xray.serving.schemas import FILE, PROBLEMS, UPLOAD, Answer, Problem, Progress, body
 from xray.serving.service import Limits, Service, of_file, readable
+from xray.serving.state_routes import add_state
 from xray.serving.tickets import Tickets
 from xray.serving.turns import Turns, key_of
-from xray.serving.uploads import FORM, GONE, RAW, arriving, counted, refusal, save_upload
+from xray.serving.uploads import GONE, arriving, counted, refusal, save_upload
 from xray.serving.worker import BusyError, RefusedError
 
 T = TypeVar("T")
@@ -40,40 +42,12 @@ Save = Callable[..., Awaitable[Mapping[str, str]]]
 PAGE = Path(__file__).parent / "page"
 TICKET = r"[A-Za-z0-9-]{8,64}"
 
-_FILE = {"type": "string", "format": "binary"}
-_RAW = {kind: {"schema": _FILE} for kind in RAW}
-_FINDINGS = {"type": "string", "description": "the answer of /predict, JSON"}
-Lowest = Annotated[
-    float | None,
-    Query(ge=0, le=1, description="lowest confidence of a finding; by default what the answer's own thresholds show"),
-]
-
-
-def _body(content: dict[str, Any]) -> dict[str, Any]:
-    """The documentation of a request's body. content: media type → its schema."""
-    return {"requestBody": {"required": True, "content": content}}
-
-
-def _form(**fields: Any) -> dict[str, Any]:
-    return {FORM: {"schema": {"type": "object", "properties": fields, "required": list(fields)}}}
-
-
-_UPLOAD = _RAW | _form(file=_FILE)
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Problem, "description": "no file, or a damaged form"},
-    408: {"model": Problem, "description": "the file came too slowly"},
-    413: {"model": Problem, "description": "too many bytes, counted as they come in"},
-    415: {"model": Problem, "description": "neither DICOM nor PNG nor JPEG"},
-    422: {"model": Problem, "description": "no radiograph, or a damaged one"},
-    429: {"model": Problem, "description": "all places are taken; Retry-After says in how many seconds its turn comes"},
-    500: {"model": Problem, "description": "the models failed on this radiograph"},
-}
 _INVOCATIONS: dict[int | str, dict[str, Any]] = {
-    **_PROBLEMS,
+    **PROBLEMS,
     200: {
         "content": {
             invocations.CSV: {"schema": {"type": "string"}},
-            invocations.DICOM: {"schema": _FILE},
+            invocations.DICOM: {"schema": FILE},
             invocations.FHIR: {"schema": {"type": "object"}},
         }
     },
@@ -181,8 +155,8 @@ def create_app(
     @app.post(
         "/predict",
         response_model=Answer,
-        responses=_PROBLEMS,
-        openapi_extra=_body(_UPLOAD),
+        responses=PROBLEMS,
+        openapi_extra=body(UPLOAD),
         tags=["findings"],
     )
     async def predict(request: Request, x_ticket: Annotated[str | None, Header()] = None) -> Answer | Response:
@@ -197,7 +171,7 @@ def create_app(
         "/invocations",
         response_model=Answer,
         responses=_INVOCATIONS,
-        openapi_extra=_body(_UPLOAD | {invocations.JSON: {"schema": Address.model_json_schema()}}),
+        openapi_extra=body(UPLOAD | {invocations.JSON: {"schema": Address.model_json_schema()}}),
         tags=["SageMaker"],
     )
     async def invoke(request: Request) -> Answer | Response:
@@ -212,36 +186,7 @@ def create_app(
             raise await refusal(request, limits, error) from None
         return await find(request, None, _save_object_or_upload, kind)
 
-    @app.get("/execution-parameters", tags=["SageMaker"])
-    async def execution_parameters() -> dict[str, int | str]:
-        """How a batch transform should ask: one radiograph a request, as many at a time as decoding workers."""
-        n_megabytes = max(1, min(100, limits.max_bytes // 2**20))
-        n = limits.n_workers
-        return {"MaxConcurrentTransforms": n, "BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": n_megabytes}
-
-    @app.get("/ping", tags=["SageMaker"])
-    async def ping() -> Response:
-        """Whether the models are loaded and at work: 200, or 503."""
-        return Response(status_code=200 if service.model.is_alive else 503)
-
-    def own_state() -> dict[str, Any]:
-        told = None if node is None else node()
-        return {"status": "ok" if service.model.is_alive else "stopped", "dicom": told, **service.model.load}
-
-    together = None if operations.together is None else operations.together(own_state)
-
-    @app.get("/health", response_model=Health, tags=["server"], responses={503: {"model": Health}})
-    async def health() -> Health | JSONResponse:
-        """Whether the server works, and how busy it is: all of its workers, where there are several."""
-        own = own_state()
-        state = Health(**(own if together is None else await asyncio.to_thread(together.of_all, own)))
-        return state if own["status"] == "ok" else JSONResponse(state.model_dump(), 503)
-
-    @app.get("/about", tags=["server"])
-    async def describe() -> About:
-        """What this server runs, and its limits."""
-        found = about(pipeline, service.models, limits.max_bytes, list(exports.EXPORTS) if algorithm else [], *shown)
-        return found.model_copy(update={"has_card": operations.card is not None})
+    add_state(app, service, operations, node, list(exports.EXPORTS) if algorithm else [])
 
     @app.get("/queue/{ticket}", tags=["findings"], responses={404: {"model": Problem}})
     async def queue(ticket: str) -> Progress:
@@ -253,9 +198,9 @@ def create_app(
 
     @app.post(
         "/pixels",
-        responses={**_PROBLEMS, 200: {"content": {pixels.MEDIA_TYPE: {"schema": _FILE}}}},
+        responses={**PROBLEMS, 200: {"content": {pixels.MEDIA_TYPE: {"schema": FILE}}}},
         response_class=Response,
-        openapi_extra=_body(_UPLOAD),
+        openapi_extra=body(UPLOAD),
         tags=["findings"],
         description=pixels.FORMAT,
     )
@@ -274,50 +219,10 @@ def create_app(
                 about_models = (pipeline.categories, threshold, pipeline.has_places)
                 given = await asyncio.to_thread(given_findings, fields, *about_models)
                 work = functools.partial(exports.EXPORTS[kind], *given, algorithm)
-                media_type = fhir.MEDIA_TYPE if kind == "fhir" else exports.MEDIA_TYPE
-                return Response(await in_worker(request, work, path), media_type=media_type)
+                return Response(await in_worker(request, work, path), media_type=media_type_of(kind))
 
     if algorithm is not None:
-        dicom: dict[str, Any] = {
-            "responses": {**_PROBLEMS, 200: {"content": {exports.MEDIA_TYPE: {"schema": _FILE}}}},
-            "response_class": Response,
-            "openapi_extra": _body(_form(file=_FILE, findings=_FINDINGS)),
-            "tags": ["DICOM"],
-        }
-
-        @app.post("/dicom/sr", **dicom)
-        async def structured_report(request: Request, threshold: Lowest = None) -> Response:
-            """A DICOM SR (TID 1500): send the DICOM file again, and what it shall hold of /predict's answer."""
-            return await export(request, "sr", threshold)
-
-        @app.post("/dicom/seg", **dicom)
-        async def segmentation(request: Request, threshold: Lowest = None) -> Response:
-            """A DICOM SEG of masks: send the DICOM file again, and what it shall hold of /predict's answer."""
-            return await export(request, "seg", threshold)
-
-        @app.post("/dicom/gsps", **dicom)
-        async def presentation_state(request: Request, threshold: Lowest = None) -> Response:
-            """A DICOM presentation state (boxes, names, outlines of masks): send the DICOM file again, and what it
-            shall hold of /predict's answer."""
-            return await export(request, "gsps", threshold)
-
-        @app.post("/dicom/sc", **dicom)
-        async def picture(request: Request, threshold: Lowest = None) -> Response:
-            """A DICOM secondary capture, the findings drawn on the radiograph: send the DICOM file again, and what it
-            shall hold of /predict's answer."""
-            return await export(request, "sc", threshold)
-
-        about_fhir: dict[str, Any] = {
-            "responses": {**_PROBLEMS, 200: {"content": {fhir.MEDIA_TYPE: {"schema": {"type": "object"}}}}},
-            "response_class": Response,
-            "openapi_extra": _body(_form(file=_FILE, findings=_FINDINGS)),
-            "tags": ["FHIR"],
-        }
-
-        @app.post("/fhir", **about_fhir)
-        async def bundle(request: Request, threshold: Lowest = None) -> Response:
-            """FHIR R5, a Bundle: send the DICOM file again, and what it shall hold of /predict's answer."""
-            return await export(request, "fhir", threshold)
+        add_exports(app, export)
 
     @app.get("/", include_in_schema=False)
     async def index() -> FileResponse:
@@ -384,7 +289,7 @@ async def _refused(request: Request, error: RefusedError) -> JSONResponse:
 
 
 async def _wrong_parameter(request: Request, error: RequestValidationError) -> JSONResponse:
-    """One line of what is wrong in an address or a header, without what was sent: that may be any text."""
+    """One line that says what is wrong in an address or a header; what was sent, any text, is not repeated."""
     first = error.errors()[0]
     where = " ".join(str(part) for part in first["loc"][1:]) or "the request"
     return JSONResponse({"detail": f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"}, 422)

@@ -86,7 +86,7 @@ def fetched(query: Query, out: Path) -> Iterator[Fetched]:
         if len(own) == len(kept.came):
             rest = f", and {len(kept.rest)} that did not come" if kept.rest else ""
             raise InputError(f"{query.peer.aet} has no radiographs of this study, only {', '.join(late)}{rest}")
-        left_out = [(study.uid, what) for study in studies for what in study.others]
+        left_out = [(study.uid, what) for study in studies for what in study.left_out.in_words]
         left_out += [(query.peer.aet, what) for what in others]
         warnings = [FileWarning(NOT_RETRIEVED, *one) for one in left_out] + [FileWarning(OWN_PICTURE, n) for n in own]
         yield Fetched(folder, studies, [(image.name, why) for image in kept.rest], warnings)
@@ -97,7 +97,7 @@ def fetched(query: Query, out: Path) -> Iterator[Fetched]:
 def _tell(studies: Sequence[Study]) -> None:
     for study in studies:
         kind = f"prior of {study.date or 'unknown date'}" if study.is_prior else f"study of {study.date or 'no date'}"
-        rest = f"; left out: {', '.join(study.others)}" if study.others else ""
+        rest = f"; left out: {', '.join(study.left_out.in_words)}" if study.left_out.in_words else ""
         n = len(study.images)
         print(f"{kind}: {n} {'object' if n == 1 else 'objects'} may be radiographs{rest}", file=sys.stderr)
 

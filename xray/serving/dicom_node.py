@@ -17,7 +17,6 @@ import sqlite3
 import tempfile
 import threading
 import time
-import uuid
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
@@ -28,13 +27,13 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 
 from xray.errors import InputError
-from xray.outputs.dicom.objects import ROOT, read_source, save_object
+from xray.outputs.dicom.objects import save_object
 from xray.radiographs.codestream import COMPRESSED
-from xray.radiographs.dicom import check_dicom
 from xray.radiographs.image_check import is_fault
 from xray.radiographs.radiograph import RadiographError
 from xray.radiographs.workers import TIMEOUT, Failed, Workers
 from xray.serving import dicom_contents
+from xray.serving.dicom_accepted import OTHER_IMAGE, Counts, edited, status_of
 from xray.serving.dicom_connections import MAX_PDU, Limits, Receiver, Server
 from xray.serving.dicom_contents import contents_of, pixel_digest
 from xray.serving.dicom_peers import Peer, let_sender_choose, support
@@ -42,6 +41,7 @@ from xray.serving.dicom_queue import Queue, Taken, Work
 from xray.serving.dicom_queue_store import forget
 from xray.serving.dicom_returning import Returning
 from xray.serving.dicom_sending import Sender
+from xray.serving.dicom_statuses import NO_RESOURCES, NOT_UNDERSTOOD, SUCCESS
 from xray.serving.dicom_tls import Tls
 from xray.serving.quiet import silence_libraries
 
@@ -50,28 +50,6 @@ if TYPE_CHECKING:
     from xray.serving.service import Service
 
 log = logging.getLogger("xray.dicom")
-
-SUCCESS, NO_RESOURCES, NOT_MATCHING, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
-"""Status of a C-STORE response (PS3.4 B.2.3)."""
-OTHER_IMAGE = 0xB007
-"""A warning: what came is not what this node is for. The sender need not send it again."""
-
-
-@dataclasses.dataclass
-class Counts:
-    """What happened since the start: radiographs received for the first time, received again, refused, and found
-    unusable later; answers returned, those among them that were stored without the commitment that was asked for, and
-    those that the other node did not take."""
-
-    received: int = 0
-    repeated: int = 0
-    refused: int = 0
-    other_images: int = 0
-    """Taken, but not looked at, as they are no frontal chest radiographs."""
-    unusable: int = 0
-    returned: int = 0
-    unconfirmed: int = 0
-    failed: int = 0
 
 
 def answering(service: "Service", results: "DicomResults") -> Callable[[Path], Iterable[Dataset]]:
@@ -225,7 +203,7 @@ class DicomNode:
         return {**self.queue.status(), **counts, "associations": len(self.server.associations)}
 
     def resend(self) -> int:
-        """Has all that failed and is kept tried again → how many answers and radiographs."""
+        """Tries again what failed and was kept → how many answers and radiographs."""
         return self.queue.resend()
 
     def _limit(self, event: Any) -> None:
@@ -330,7 +308,7 @@ class DicomNode:
 
     def _answer_one(self, work: Work) -> None:
         try:
-            made = [_edited(dataset, work.edition) for dataset in self._answer(work.path)]
+            made = [edited(dataset, work.edition) for dataset in self._answer(work.path)]
         except Exception as error:
             if self._stopping.is_set():
                 return
@@ -356,28 +334,3 @@ class DicomNode:
                 for one in made
             ],
         )
-
-
-def _edited(dataset: Dataset, edition: str) -> Dataset:
-    """An answer to another edition of an image that had the same UID: it gets a UID of its own, always the same."""
-    if edition:
-        uid = f"2.25.{uuid.uuid5(ROOT, f'{dataset.SOPInstanceUID} {edition}').int}"
-        dataset.SOPInstanceUID = uid
-        if (meta := getattr(dataset, "file_meta", None)) is not None:
-            meta.MediaStorageSOPInstanceUID = uid
-    return dataset
-
-
-def status_of(path: Path, storage: str, instance: str | None = None) -> int:
-    """Whether a file is a radiograph of the class and the instance that it came as, is whole, and can be referred to.
-
-    storage, instance: SOP Class UID and SOP Instance UID of the request; None does not ask.
-    """
-    try:
-        check_dicom(path)
-        # Identifiers that are not valid cannot stand in a report, so that the radiograph would be lost later.
-        source = read_source(path)
-    except Exception:  # whatever pydicom raises on an element that is none of its type
-        return NOT_UNDERSTOOD
-    is_same = source.SOPClassUID == storage and instance in (None, source.SOPInstanceUID)
-    return SUCCESS if is_same else NOT_MATCHING

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,6 +15,7 @@ from xray.serving.dicom_peers import ACCEPTED, Peer, check_aet, parse_peer
 from xray.serving.dicom_sending import linked, status_of_response
 from xray.serving.dicom_statuses import Outcome
 from xray.serving.dicom_tls import Tls, tls_of
+from xray.storage.left_out import LeftOut
 
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 """Study Root Query/Retrieve Information Model – FIND."""
@@ -23,24 +23,8 @@ KEYS = ("AccessionNumber", "StudyInstanceUID", "PatientID", "StudyDate")
 """What a study can be asked for by."""
 PLAIN = ("CR", "DX")
 OTHERS = (
-    "SR",
-    "SEG",
-    "PR",
-    "KO",
-    "CT",
-    "MR",
-    "US",
-    "NM",
-    "PT",
-    "MG",
-    "XA",
-    "RF",
-    "ES",
-    "DOC",
-    "RTSTRUCT",
-    "ECG",
-    "REG",
-)
+    "SR", "SEG", "PR", "KO", "CT", "MR", "US", "NM", "PT", "MG", "XA", "RF", "ES", "DOC", "RTSTRUCT", "ECG", "REG",
+)  # fmt: skip
 """Modalities of series that hold no radiographs; those of secondary captures are of any name."""
 N_OBJECTS = "NumberOfSeriesRelatedInstances"
 MAX_IMAGES = 10_000
@@ -48,13 +32,15 @@ _OWN = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SO
 """What an answer on a level is told from others by."""
 Retrieve = Literal["auto", "get", "move"]
 _OPTIONS = ("aet", "port", "priors", "retrieve", "tls-cert", "tls-key", "tls-ca")
+FLAG = "--data-path"
+"""What takes such an address."""
 HOW = "give dicom://AET@HOST:PORT/?AccessionNumber=… or ?StudyInstanceUID=…"
 
 
 @dataclasses.dataclass(frozen=True)
 class Query:
-    """An address. keys: keyword → value. aet: our title. port: ours for C-MOVE. priors: of how many earlier studies of
-    the same patient the radiographs are wanted, too."""
+    """An address. keys: keyword → value. aet: our title. port: ours for C-MOVE. priors: how many earlier studies of the
+    same patient are wanted, too."""
 
     peer: Peer
     keys: Mapping[str, str]
@@ -82,71 +68,66 @@ class Image:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A study that the other node has. images: those that may be radiographs. left_out: modality or class → how many
-    other objects; unnumbered: modality → series of which the node does not say how many objects they have. is_whole:
-    series of which all images are wanted."""
+    """A study that the other node has. images: those that may be radiographs. is_whole: series of which all images are
+    wanted."""
 
     uid: str
     date: str
     is_prior: bool
     images: tuple[Image, ...]
-    left_out: Mapping[str, int]
-    unnumbered: Mapping[str, int]
+    left_out: LeftOut
     is_whole: frozenset[str]
 
-    @property
-    def others(self) -> list[str]:
-        """What was left out, in words: "2 SR", "1 series of CT"."""
-        words = [f"{count} {kind}" for kind, count in sorted(self.left_out.items())]
-        return words + [f"{count} series of {kind}" for kind, count in sorted(self.unnumbered.items())]
 
+def parse_query(text: str) -> Query:
+    """The address dicom://AET@HOST:PORT/?KEY=VALUE&OPTION=VALUE → Query; dicoms:// is under TLS.
 
-def parse_query(text: str, flag: str = "--data-path") -> Query:
-    """dicom://AET@HOST:PORT/?KEY=VALUE&OPTION=VALUE → Query; dicoms:// is under TLS. Raises FlagError if it is none."""
+    Raises FlagError if it is none.
+    """
     parts = urlsplit(text)
-    peer = parse_peer(flag, unquote(parts.netloc))
+    peer = parse_peer(FLAG, unquote(parts.netloc))
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     keys = {name: value.strip() for name, value in pairs if name in KEYS}
     options = {name: value for name, value in pairs if name in _OPTIONS}
     unknown = [name for name, _ in pairs if name not in (*KEYS, *_OPTIONS)]
     if unknown or len(pairs) != len(keys) + len(options) or parts.path not in ("", "/"):
         what = unknown[0] if unknown else parts.path if parts.path not in ("", "/") else "a key twice"
-        raise FlagError(f"{flag} has {what!r}: {HOW}; what it can have is {', '.join((*KEYS, *_OPTIONS))}")
+        raise FlagError(f"{FLAG} has {what!r}: {HOW}; what it can have is {', '.join((*KEYS, *_OPTIONS))}")
     if not set(keys) - {"StudyDate"} or not all(keys.values()):
-        raise FlagError(f"{flag} does not say which study: {HOW}")
+        raise FlagError(f"{FLAG} does not say which study: {HOW}")
     for name, value in keys.items():
         pattern = r"\d{8}(-(\d{8})?)?|-\d{8}" if name == "StudyDate" else r"[^*?\\\x00-\x1f\x7f]{1,64}"
         if not re.fullmatch(pattern, value):
-            raise FlagError(f"{flag} has {name} {value!r}: give one value, without wildcards")
-    aet = check_aet(f"{flag} (aet)", options.get("aet", "XRAY"))
+            raise FlagError(f"{FLAG} has {name} {value!r}: give one value, without wildcards")
+    aet = check_aet(f"{FLAG} (aet)", options.get("aet", "XRAY"))
     retrieve = options.get("retrieve", "auto")
     if retrieve not in get_args(Retrieve):
-        raise FlagError(f"{flag} has retrieve {retrieve!r}: give auto, get or move")
-    numbers = {"port": _number(flag, "port", options.get("port", "11112"), 65535)}
-    numbers["priors"] = _number(flag, "priors", options.get("priors", "0"), 100)
-    return Query(peer, keys, aet, **numbers, retrieve=retrieve, tls=_tls(flag, parts.scheme, options))  # type: ignore[arg-type]
+        raise FlagError(f"{FLAG} has retrieve {retrieve!r}: give auto, get or move")
+    numbers = {"port": _number("port", options.get("port", "11112"), 65535)}
+    numbers["priors"] = _number("priors", options.get("priors", "0"), 100)
+    return Query(peer, keys, aet, **numbers, retrieve=retrieve, tls=_tls(parts.scheme, options))  # type: ignore[arg-type]
 
 
-def _number(flag: str, name: str, text: str, most: int) -> int:
+def _number(name: str, text: str, most: int) -> int:
     if not (text.isdecimal() and text.isascii() and int(text[:9]) <= most):
-        raise FlagError(f"{flag} has {name} {text!r}: give a whole number from 0 to {most}")
+        raise FlagError(f"{FLAG} has {name} {text!r}: give a whole number from 0 to {most}")
     return int(text)
 
 
-def _tls(flag: str, scheme: str, options: Mapping[str, str]) -> Tls | None:
+def _tls(scheme: str, options: Mapping[str, str]) -> Tls | None:
     given = [name for name in options if name.startswith("tls-")]
     if scheme == "dicom":
         if given:
-            raise FlagError(f"{flag} has {given[0]}, which is for dicoms://…: write that, or leave it out")
+            raise FlagError(f"{FLAG} has {given[0]}, which is for dicoms://…: write that, or leave it out")
         return None
     if "tls-cert" not in options or "tls-key" not in options:
-        raise FlagError(f"{flag} is under TLS: add tls-cert=FILE and tls-key=FILE, and tls-ca=FILE of the authorities")
+        raise FlagError(f"{FLAG} is under TLS: add tls-cert=FILE and tls-key=FILE, and tls-ca=FILE of the authorities")
     ca = Path(options["tls-ca"]) if "tls-ca" in options else None
-    return tls_of(Path(options["tls-cert"]), Path(options["tls-key"]), ca, flag=f"{flag} tls-")
+    return tls_of(Path(options["tls-cert"]), Path(options["tls-key"]), ca, flag=f"{FLAG} tls-")
 
 
 def find_studies(query: Query, ae: AE) -> list[Study]:
-    """The studies that a query is about, with those before them; the newest first of these.
+    """The studies that a query names, then the earlier ones that it asks for, newest first.
 
     Raises InputError where the other node is not there, finds nothing, or cannot be asked.
     """
@@ -211,16 +192,12 @@ def _priors(link: Any, studies: Sequence[Dataset], most: int, wanted: Sequence[s
 
 def _study(link: Any, answer: Dataset, is_prior: bool) -> Study:
     study = _uid(answer, "StudyInstanceUID")
-    images, left_out, unnumbered, whole = [], Counter[str](), Counter[str](), set()
+    images, left_out, whole = [], LeftOut(), set()
     about = ("SeriesInstanceUID", "Modality", N_OBJECTS)
     for series in _find(link, "SERIES", {"StudyInstanceUID": study}, about):
         uid, modality = _uid(series, "SeriesInstanceUID"), _text(series, "Modality")
         if modality in OTHERS:
-            number = _text(series, N_OBJECTS)
-            if number.isdecimal():
-                left_out[modality] += int(number)
-            else:
-                unnumbered[modality] += 1
+            left_out.add_series(modality, _text(series, N_OBJECTS))
             continue
         keys = {"StudyInstanceUID": study, "SeriesInstanceUID": uid}
         whole.add(uid)
@@ -228,16 +205,16 @@ def _study(link: Any, answer: Dataset, is_prior: bool) -> Study:
             sop_class = _text(image, "SOPClassUID")
             if sop_class and sop_class not in ACCEPTED:
                 name = str(getattr(image.SOPClassUID, "name", sop_class))
-                left_out[name.removesuffix(" Storage")] += 1
+                left_out.objects[name.removesuffix(" Storage")] += 1
                 whole.discard(uid)
             else:
                 images.append(Image(study, uid, _uid(image, "SOPInstanceUID"), sop_class))
     date = _text(answer, "StudyDate")
-    return Study(study, date, is_prior, tuple(images), left_out, unnumbered, frozenset(whole))
+    return Study(study, date, is_prior, tuple(images), left_out, frozenset(whole))
 
 
 def _find(link: Any, level: str, keys: Mapping[str, str], wanted: Sequence[str]) -> list[Dataset]:
-    """What matches on a level, each once: archives that ask others repeat what several have.
+    """What matches on a level, each once: an archive that asks others names an object as often as they have it.
 
     Raises InputError where the other node fails.
     """

@@ -9,17 +9,20 @@ import random
 from typing import Any
 
 SUCCESS = 0x0000
+PROCESSING, NOT_SUPPORTED = 0x0110, 0x0122
+NO_RESOURCES, NOT_MATCHING, NOT_UNDERSTOOD = 0xA700, 0xA900, 0xC000
+"""Failures of C-STORE, which are also the Failure Reasons of DICOMweb (PS3.18 table I.2-2)."""
 DUPLICATE = 0x0111
 """Duplicate SOP Instance: the other node has it already."""
 _PASSING = {
-    0x0110: "processing failure",
+    PROCESSING: "processing failure",
     0x0124: "not authorized",
     0x0210: "duplicate invocation",
     0x0213: "resource limitation",
     0xFE00: "cancelled",
 }
 """States of the other node or of its settings, not of the object."""
-_FINAL = {0x0117: "invalid object instance", 0x0118: "no such SOP class", 0x0122: "SOP class not supported"}
+_FINAL = {0x0117: "invalid object instance", 0x0118: "no such SOP class", NOT_SUPPORTED: "SOP class not supported"}
 
 
 class Verdict(enum.Enum):

@@ -31,6 +31,7 @@ from xray.outputs.dicom.results import DicomResults
 from xray.radiographs.dicom import check_dicom, read_elements
 from xray.radiographs.radiograph import RadiographError
 from xray.serving.accepting import Places
+from xray.serving.dicom_statuses import NO_RESOURCES, NOT_MATCHING, NOT_SUPPORTED, NOT_UNDERSTOOD, PROCESSING
 from xray.serving.dicomweb_formats import (
     DICOM_JSON,
     OCTETS,
@@ -71,9 +72,6 @@ ACCEPTED = (
     SecondaryCaptureImageStorage,
 )
 """Classes of radiographs, as the DICOM node has them."""
-
-PROCESSING, NOT_SUPPORTED, NO_RESOURCES, NOT_MATCHING, NOT_UNDERSTOOD = 0x0110, 0x0122, 0xA700, 0xA900, 0xC000
-"""Failure Reasons (PS3.18 table I.2-2)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,7 +280,7 @@ async def _receive(request: Request, limits: Limits, service: Service, files: co
 
 
 def _identifiers(path: Path) -> tuple[str, str, str]:
-    """The class, the object and the study that a file that cannot be used names, "" for what cannot be read."""
+    """Class, object and study as a file that cannot be used names them, "" for what cannot be read."""
     try:
         elements = read_elements(path, ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"))
         storage, uid, study = (

@@ -19,7 +19,8 @@ from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
 from xray.outputs import fhir
 from xray.outputs.dicom.objects import Algorithm
 from xray.serving import exports
-from xray.serving.answers import Answer, shown_of
+from xray.serving.answers import shown_of
+from xray.serving.schemas import Answer
 from xray.serving.worker import RefusedError
 from xray.storage import objects
 from xray.structures.predictions import NO_FINDING_CATEGORY

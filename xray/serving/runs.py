@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from xray.errors import InputError
+from xray.file_names import ENSEMBLE, MODEL_FILE
 
 
 def runs_in(folder: Path) -> list[Path]:
@@ -10,13 +11,11 @@ def runs_in(folder: Path) -> list[Path]:
 
     Raises InputError if it holds none.
     """
-    # xray.models.weights knows this name too, and needs torch.
-    name = "model.json"
-    if (folder / name).is_file():
+    if (folder / MODEL_FILE).is_file():
         return [folder]
-    if (folder / "ensemble.yaml").is_file():
-        return [folder / "ensemble.yaml"]
-    runs = sorted(path.parent for path in folder.glob(f"*/{name}")) if folder.is_dir() else []
+    if (folder / ENSEMBLE).is_file():
+        return [folder / ENSEMBLE]
+    runs = sorted(path.parent for path in folder.glob(f"*/{MODEL_FILE}")) if folder.is_dir() else []
     if not runs:
         raise InputError(
             f"no model in {folder}: it must hold model.json and model.safetensors of a run, or folders that do"

@@ -23,9 +23,10 @@ from xray.inference.ensemble_file import files_of
 from xray.outputs.dicom.objects import Algorithm, inference_algorithm
 from xray.radiographs.image_check import Gate
 from xray.serving import invocations
-from xray.serving.answers import Answer, answer
+from xray.serving.answers import answer
 from xray.serving.invocations import CSV, JSON
 from xray.serving.runs import runs_in
+from xray.serving.schemas import Answer
 from xray.serving.service import Limits, Service, load_service, readable
 from xray.serving.worker import RefusedError
 

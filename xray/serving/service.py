@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 from pydicom.dataset import Dataset
 
-from xray.datasets.store import dtype_of
+from xray.datasets.store_files import dtype_of
 from xray.inference.findings import Findings
 from xray.inference.pipeline import Pipeline
 from xray.inference.precision import ready

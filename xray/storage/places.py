@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TextIO
 
 from xray.errors import InputError, UnreadFlagsError
+from xray.file_names import ANNOTATIONS, CONVERSION, IMAGES
 from xray.flags import flag_value
 from xray.storage.addresses import address_of, is_remote
 from xray.storage.dicomweb.addresses import is_dicomweb, resource_of
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from xray.storage.mirror import Mirror
     from xray.storage.staging import Staging
 
-STORE = ("annotations.json", "images.npy", "conversion.json")
+STORE = (ANNOTATIONS, IMAGES, CONVERSION)
 BESIDE_PREDICTIONS = ["../probabilities.npy", "../probabilities.json"]
 BESIDE_VALIDATION = ["../../metrics.csv", "../../model.json"]
 
@@ -269,7 +270,7 @@ def is_wanted(field: str, name: str, names: Collection[str]) -> bool:
         return "/" not in name and suffix in (".json", ".yaml", ".safetensors", ".onnx", ".data")
     if field in ("run", "compare", "predictions", "masks"):
         return suffix in (".json", ".csv", ".npy") and not name.startswith("dataset/")
-    if {"annotations.json", "images.npy"} <= set(names):
+    if {ANNOTATIONS, IMAGES} <= set(names):
         return name in STORE
     return True
 

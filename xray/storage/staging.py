@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from xray.errors import InputError
+from xray.file_names import ANNOTATIONS, CONVERSION, IMAGES, LAST, METRICS, MODEL_FILE, PREDICTIONS, UNFINISHED
 from xray.files import PART
 from xray.storage.mirror import Known, Mirror, progress, signature
 from xray.storage.objects import RemoteFile, abort, delete, explained, in_threads, list_files, try_to_write, upload
@@ -30,9 +31,9 @@ DELETED = -1
 """Stands for the size of an object whose deletion was begun."""
 EVERY = 30.0
 """Seconds between uploads."""
-COMPLETE = ("model.json", "annotations.json", "metrics.json", "predictions.json", "conversion.json")
+COMPLETE = (MODEL_FILE, ANNOTATIONS, METRICS, PREDICTIONS, CONVERSION)
 """Files that say that those beside them are complete, in the order in which they are uploaded."""
-WITHDRAWN = ("metrics.json", "predictions.json", "conversion.json")
+WITHDRAWN = (METRICS, PREDICTIONS, CONVERSION)
 """Of these, those that would be wrong while the files beside them are replaced. (Weights have their own.)"""
 PICTURES = (".png", ".dcm", ".dicom", ".jpg", ".jpeg")
 ROWS, MAPS = "images.npy.part", "probabilities.npy.part"
@@ -244,7 +245,7 @@ class Staging(Mirror):
                 if name == ROWS and known is not None and not is_last and here[0] < GROWTH * known.size:
                     continue
                 # With a journal, but without the maps it speaks of, these would be taken for drawn.
-                if name == "predictions.part" and Path(folder, MAPS).exists():
+                if name == UNFINISHED and Path(folder, MAPS).exists():
                     continue
                 changed.append(relative)
         return changed
@@ -283,13 +284,13 @@ class Staging(Mirror):
 def is_about_others(name: str) -> bool:
     """Whether a file says something about others: that they are complete, or how far they have come."""
     last = name.rpartition("/")[2]
-    return last in COMPLETE or last == "last.ckpt" or last.endswith((PART, ".jsonl"))
+    return last in COMPLETE or last == LAST or last.endswith((PART, ".jsonl"))
 
 
 def rank(name: str) -> tuple[int, str]:
     """Journals first, then what says that a folder is complete, then the checkpoint from which a training resumes."""
     last = name.rpartition("/")[2]
-    return 1 + COMPLETE.index(last) if last in COMPLETE else 99 if last == "last.ckpt" else 0, name
+    return 1 + COMPLETE.index(last) if last in COMPLETE else 99 if last == LAST else 0, name
 
 
 def is_uploaded(name: str) -> bool:
@@ -301,7 +302,7 @@ def is_uploaded(name: str) -> bool:
 def is_never_read(name: str, names: Any) -> bool:
     """Whether no command reads this file of a folder that it is to write to."""
     last = name.rpartition("/")[2].lower()
-    return (name == "images.npy" and "conversion.json" in names) or (
+    return (name == IMAGES and CONVERSION in names) or (
         last.endswith(PICTURES) or last.startswith("events.out.tfevents")
     )
 

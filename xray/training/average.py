@@ -16,10 +16,11 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from xray.file_names import BEST
 from xray.models.tensors import load_tensors
 from xray.models.weights import load_deployed
 from xray.training.callbacks import deploy
-from xray.training.checkpoints import BEST, KEPT_WEIGHTS, WEIGHTS_ALONE
+from xray.training.checkpoints import KEPT_WEIGHTS, WEIGHTS_ALONE
 
 NORM_BATCHES = 256
 """The statistics of batch norms are estimated from at most this many training batches."""

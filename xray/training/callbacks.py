@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from xray import __version__
 from xray.errors import InputError
+from xray.file_names import VALIDATED
 from xray.files import replacing
 from xray.models.tensors import load_tensors
 from xray.models.weights import save_deployed
@@ -251,4 +252,4 @@ def deploy(run: Path, task: Any, state: Mapping[str, Tensor], **facts: Any) -> N
     save_deployed(run, weights, {**task.describe(), **facts, "versions": versions})
     if task.validated is not None:
         (run / "validation").mkdir(exist_ok=True)
-        write_predictions(run / "validation" / "predictions.json", task.validated, task.store.categories)
+        write_predictions(run / VALIDATED, task.validated, task.store.categories)

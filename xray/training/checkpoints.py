@@ -20,12 +20,11 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from xray.errors import InputError
+from xray.file_names import BEST, CONFIG_FILE, CURVES, LAST, MODEL_FILE, VALIDATED, WEIGHTS_FILE
 from xray.files import PART
 from xray.models.tensors import load_tensors, save_tensors
 from xray.training.config import TrainingConfig
 
-LAST, BEST = "last.ckpt", "best.ckpt"
-TABLE = "metrics.csv"
 KEPT_WEIGHTS = "average"
 """Folder of a run with the weights of its best checkpoints (`xray.training.average`)."""
 WEIGHTS_ALONE = "weights alone"
@@ -99,7 +98,7 @@ def check_resumable(run: Path, config: TrainingConfig) -> Progress | None:
         if progress.batches:
             _check_layout(now, {**now, **checkpoint.get("layout", {})})
         return progress
-    epochs = epochs_in_table(run / TABLE)
+    epochs = epochs_in_table(run / CURVES)
     # A run may be killed between the row of its first epoch and the checkpoint; before later rows there was one.
     if epochs > 1:
         raise InputError(
@@ -119,7 +118,7 @@ def epochs_in_table(path: Path) -> int:
 
 def clear_leftovers(run: Path) -> None:
     """Deletes the temporary files that a killed run was writing in its run directory."""
-    names = (LAST, BEST, TABLE, "config.yaml", "model.safetensors", "model.json", "validation/predictions.json")
+    names = (LAST, BEST, CURVES, CONFIG_FILE, WEIGHTS_FILE, MODEL_FILE, VALIDATED)
     for path in [*(run / (name + PART) for name in names), *(run / KEPT_WEIGHTS).glob(f"*{PART}")]:
         path.unlink(missing_ok=True)
 

@@ -41,7 +41,6 @@ from xray.flags import (
 from xray.flags.wrong import about_device
 from xray.structures.sides import NONE
 
-CONFIG_FILE = "config.yaml"
 TRACKERS_FILE = "trackers.json"
 """Of a run directory: which runs of Weights & Biases and MLflow hold its curves."""
 LOADERS = min(4, os.cpu_count() or 1)

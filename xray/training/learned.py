@@ -9,13 +9,10 @@ from xray.datasets.fingerprint import radiographs_sha256, split_sha256
 from xray.datasets.source import TRAIN, VAL
 from xray.datasets.store import ALL_FOLDS, Store, fold_in_words
 from xray.errors import InputError
-from xray.models.weights import WEIGHTS_FILE
+from xray.file_names import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE
 from xray.structures.made_by import MadeBy, parts_of
-from xray.training.config import CONFIG_FILE
 from xray.training.pseudo import held_back, is_dataset_of
 from xray.training.recipes import read_yaml
-
-MODEL = "model.json"
 
 
 def runs_beside(predictions: Path) -> list[Path]:
@@ -24,9 +21,9 @@ def runs_beside(predictions: Path) -> list[Path]:
     """
     folder = predictions.absolute().parent
     for run in (folder, folder.parent):
-        if (run / MODEL).is_file():
+        if (run / MODEL_FILE).is_file():
             return [run]
-    return sorted(path.parent for path in folder.glob(f"fold*/{MODEL}"))
+    return sorted(path.parent for path in folder.glob(f"fold*/{MODEL_FILE}"))
 
 
 def learned_from(run: Path, store: Store, records: Sequence[Mapping[str, Any]]) -> tuple[int, str]:

@@ -16,10 +16,11 @@ from xray.datasets.source import VAL
 from xray.datasets.sources.unlabelled import NOT_FOR_FOLDS, partition_of
 from xray.datasets.store import ALL_FOLDS, Store, fold_in_words, open_store
 from xray.errors import InputError, spelled
+from xray.file_names import CONFIG_FILE, VALIDATED
 from xray.storage.places import as_given
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import read_predictions
-from xray.training.config import CONFIG_FILE, DetectionConfig
+from xray.training.config import DetectionConfig
 from xray.training.readers import Readings
 from xray.training.recipes import read_yaml
 from xray.training.trained_on import TRAINED_ON
@@ -48,7 +49,7 @@ def held_back(run: Path, store: Store) -> tuple[int | Literal["val"] | None, str
         return None, f"it held back fold {fold}, which {store.path} does not have"
     rows = store.rows(split=VAL) if fold == VAL else store.rows(fold=fold)
     inside = {store.records[row]["source_id"] for row in rows.tolist()}
-    file = run / "validation" / "predictions.json"
+    file = run / VALIDATED
     validated = set(read_predictions(file).image_ids) if file.is_file() else set()
     if not validated <= inside:
         return None, f"it validated radiographs that are not in {fold_in_words(fold)} of {store.path}"

@@ -9,12 +9,13 @@ from typing import Any
 import yaml
 
 from xray.errors import FlagError, InputError
+from xray.file_names import CONFIG_FILE
 from xray.files import read_yaml_text, replacing
 from xray.flags import flag_value, parse_flags, require, take_flags
 from xray.flags.wrong import nearest
 from xray.storage.places import as_given
 from xray.structures.sides import NONE
-from xray.training.config import CONFIG_FILE, TASKS, TrainingConfig
+from xray.training.config import TASKS, TrainingConfig
 
 MAX_CHARACTERS = 2**17
 """Longest recipe; PyYAML reads that many in a second or two."""

@@ -13,14 +13,15 @@ from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 from xray.errors import InputError
+from xray.file_names import CONFIG_FILE, CURVES, MODEL_FILE, VALIDATED, WEIGHTS_FILE
 from xray.files import replacing
 from xray.flags import flag_value
-from xray.training.config import CONFIG_FILE
 
 DATA_CHANNELS = ("TRAINING", "TRAIN", "DATA")
 WEIGHTS_CHANNEL = "WEIGHTS"
-DEPLOYED = ("model.safetensors", "model.json")
-CURVES = ("metrics.csv", CONFIG_FILE, "validation/predictions.json")
+DEPLOYED = (WEIGHTS_FILE, MODEL_FILE)
+COURSE = (CURVES, CONFIG_FILE, VALIDATED)
+"""What tells how a training went."""
 PORT = "29500"
 
 
@@ -72,7 +73,7 @@ def publish(run: Path, environ: Mapping[str, str] = os.environ) -> None:
         for name in DEPLOYED:
             _copy(run / name, Path(model) / name)
     if output := environ.get("SM_OUTPUT_DATA_DIR"):
-        names = [name for name in CURVES if (run / name).is_file()]
+        names = [name for name in COURSE if (run / name).is_file()]
         for name in [*names, *(path.name for path in run.glob("events.out.*"))]:
             _copy(run / name, Path(output) / name)
 

@@ -13,11 +13,12 @@ from typing import Any
 import yaml
 
 from xray.errors import InputError, spelled
+from xray.file_names import CONFIG_FILE, CURVES, MODEL_FILE, TRAINED_ON, VALIDATED, WEIGHTS_FILE
 from xray.files import differing, make_folder, replacing
 from xray.flags import AUTO
 from xray.storage.addresses import is_remote
 from xray.storage.places import as_given
-from xray.training.config import CONFIG_FILE, TrainingConfig
+from xray.training.config import TrainingConfig
 from xray.training.recipes import (
     STAGES,
     config_values,
@@ -27,14 +28,7 @@ from xray.training.recipes import (
 from xray.training.side_by_side import EXIT_TERMINATED, Work, run_all
 from xray.training.stages import DONE, SAVED, STARTS, Rows, plain_flags, read_saved, stage_values, starts_of
 
-FINAL = (
-    "model.safetensors",
-    "metrics.csv",
-    CONFIG_FILE,
-    "trained_on.json",
-    "validation/predictions.json",
-    "model.json",
-)
+FINAL = (WEIGHTS_FILE, CURVES, CONFIG_FILE, TRAINED_ON, VALIDATED, MODEL_FILE)
 """The files that RUN gets from the last stage; model.json, which marks a run as trained, comes last."""
 
 
@@ -177,7 +171,7 @@ def _anchors_of(previous: TrainingConfig, stage: TrainingConfig) -> dict[str, An
 
     chosen = read_yaml(Path(previous.save_path) / CONFIG_FILE)
     # Its dataset may be gone by now.
-    before = json.loads((Path(previous.save_path) / "model.json").read_text())["canvas_size"]
+    before = json.loads((Path(previous.save_path) / MODEL_FILE).read_text())["canvas_size"]
     now = open_store(Path(stage.data_path), pixels=False).canvas_size
     sides = [side * now / before for side in chosen["anchor_sides"]]
     return {"anchor_scale": 1.0, "anchor_sides": sides, "anchor_ratios": chosen["anchor_ratios"]}
@@ -188,8 +182,8 @@ def _deploy(last: Path, run: Path) -> None:
 
     Raises InputError where the stage has lost it, and RUN has none yet.
     """
-    lacking = [name for name in ("model.safetensors", CONFIG_FILE, "model.json") if not (last / name).is_file()]
-    if lacking and (run / "model.json").is_file():
+    lacking = [name for name in (WEIGHTS_FILE, CONFIG_FILE, MODEL_FILE) if not (last / name).is_file()]
+    if lacking and (run / MODEL_FILE).is_file():
         return
     if lacking:
         raise InputError(

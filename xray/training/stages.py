@@ -13,9 +13,10 @@ from typing import Any
 import yaml
 
 from xray.errors import FlagError, InputError
+from xray.file_names import CONFIG_FILE
 from xray.files import differing
 from xray.flags import AUTO, flag_value, require, take_flags
-from xray.training.config import CONFIG_FILE, TASKS, TrainingConfig
+from xray.training.config import TASKS, TrainingConfig
 from xray.training.recipes import (
     CHOSEN,
     STAGES,

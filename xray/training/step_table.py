@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 
 from xray.errors import InputError
+from xray.file_names import CURVES
 from xray.files import replacing
 
 
@@ -21,7 +22,7 @@ class StepTable(Logger):
 
     def __init__(self, run: Path, steps_done: int | None = None) -> None:
         super().__init__()
-        self.path = run / "csv" / "metrics.csv"
+        self.path = run / "csv" / CURVES
         self._rows: dict[int, dict[str, Any]] = {}
         if steps_done is not None and self.path.is_file():
             try:

@@ -11,11 +11,9 @@ from typing import Any
 from xray.datasets.fingerprint import fingerprint
 from xray.datasets.store import Store
 from xray.errors import InputError
+from xray.file_names import MODEL_FILE, TRAINED_ON
 from xray.files import replacing
-from xray.models.weights import MODEL_FILE
 
-TRAINED_ON = "trained_on.json"
-"""In a run directory, and in that of a cross-validation."""
 FIXED = {"canvas_size": "canvases of {} pixels", "bits": "canvases of {} bits", "categories": "the categories {}"}
 """What cannot change in a run, and how it is said."""
 

@@ -20,10 +20,11 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import subprocess_script
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from xray.file_names import BEST, CURVES
 from xray.models.device import LightningPrecision
 from xray.training.average import KeepBest
 from xray.training.callbacks import DeployBest, EarlyStopping, EpochTable, Pictures, Plateau, ProgressBar, Throughput
-from xray.training.checkpoints import BEST, TABLE, BestCheckpoint, LastCheckpoint, WholeCheckpoints
+from xray.training.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpoints
 from xray.training.config import TrainingConfig
 from xray.training.guard import Guard
 from xray.training.launch import PROCESSES_TIMEOUT, watch_children
@@ -59,7 +60,7 @@ def build_trainer(
         Plateau(),
         Pictures(draw, config.n_pictures),
         *([] if config.fold == "all" else [DeployBest(run, best), KeepBest(run, monitored, config.average_best), best]),
-        EpochTable(run / TABLE, monitored, config.n_epochs),
+        EpochTable(run / CURVES, monitored, config.n_epochs),
         LastCheckpoint(run, config.save_every_n_steps),
     ]
     if config.ema:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
-from xray.models.classification.losses import balancing_weights, classification_loss
+from xray.models.classification.losses import balancing_weights, classification_loss, focal
 
 # p = 0.8 and 0.4 for one radiograph, 0.6 and 0.2 for another.
 P = torch.tensor([[0.8, 0.4], [0.6, 0.2]])
@@ -28,7 +28,7 @@ def test_focal_by_hand():
     expected = (0.2**2 * L[0.8] + 0.4**2 * L[0.6] + 0.6**2 * L[0.4] + 0.8**2 * L[0.2]) / 4
     assert float(classification_loss("focal")(X, Y)) == pytest.approx(expected, abs=1e-6)
     theirs = sigmoid_focal_loss(X, Y.float(), alpha=0.3, gamma=1.5, reduction="mean")
-    ours = classification_loss("focal", gamma=1.5, alpha=0.3)(X, Y)
+    ours = focal(X, Y, gamma=1.5, alpha=0.3)
     assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
 
 

@@ -9,16 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xray.outputs.pictures import overlays
-from xray.outputs.pictures.overlays import (
-    Mark,
-    Region,
-    draw_contact_sheet,
-    draw_overlay,
-    draw_side_by_side,
-    marks_of,
-    save_picture,
-)
+from xray.outputs.pictures import overlays, strips
+from xray.outputs.pictures.marks import Mark, Region, marks_of
+from xray.outputs.pictures.overlays import draw_contact_sheet, draw_overlay, draw_side_by_side, save_picture
 from xray.outputs.pictures.tags import place_tag
 from xray.structures.boxes import BoxTable
 
@@ -183,9 +176,9 @@ def test_saves_rgb_png(tmp_path):
 
 
 def test_long_notes_are_broken_between_words_and_none_is_cut():
-    font = overlays._font(12)
+    font = strips.font_of(12)
     text = "no frontal chest radiograph: its header says chest, lateral"
-    lines = overlays._wrapped(text, 120, font)
+    lines = strips.wrapped(text, 120, font)
     assert len(lines) > 1
     assert " ".join(lines) == text
     assert all(font.getlength(line) <= 120 for line in lines)

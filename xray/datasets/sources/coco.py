@@ -18,6 +18,7 @@ from xray.datasets.sources.edges import refuse_boxes_beyond
 from xray.datasets.sources.normal_names import NormalNames, refuse_without_findings
 from xray.datasets.sources.splits import split_of
 from xray.errors import InputError
+from xray.file_names import ANNOTATIONS
 from xray.radiographs.names import check_inside
 from xray.structures.boxes import BoxTable
 
@@ -129,8 +130,8 @@ def _find_annotations(root: Path, chosen: str | None) -> Path:
         if (root / chosen).is_file():
             return root / chosen
         raise InputError(f"there is no {chosen} in {root}: give --annotations relative to --data-path")
-    if (root / "annotations.json").is_file():
-        return check_inside(root / "annotations.json", root)
+    if (root / ANNOTATIONS).is_file():
+        return check_inside(root / ANNOTATIONS, root)
     for pattern in ("instances*.json", "*.json", "annotations/instances*.json", "annotations/*.json"):
         candidates = sorted(file for file in root.glob(pattern) if file.is_file())
         if len(candidates) == 1:

@@ -38,13 +38,13 @@ SIZES_OF_PICTURES = "sizes that no file says are taken from the pictures, which 
 MAY_BE_SMALLER = "boxes that may be of smaller pictures"
 
 
-def passing(corners: np.ndarray, sizes: np.ndarray, share: float = FAR) -> np.ndarray:
+def passing(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """(N, 4) xyxy, (N, 2) or (2,) widths and heights → (N,) bool, which boxes pass an edge; NaN is no edge.
 
-    share: of the side that is still no passing. Sizes of 1 are those of shares: there a pixel is nothing.
+    Sizes of 1 are those of shares: there a pixel is nothing.
     """
     limits = np.broadcast_to(np.asarray(sizes, dtype=np.float64), (len(corners), 2))
-    slack = np.where(limits > 1, np.maximum(share * limits, 1.0), np.where(np.isfinite(limits), share * limits, 1.0))
+    slack = np.where(limits > 1, np.maximum(FAR * limits, 1.0), np.where(np.isfinite(limits), FAR * limits, 1.0))
     first, second = corners[:, :2], corners[:, 2:]
     with np.errstate(invalid="ignore"):
         # Of numbers that are no two corners each may lie beyond.

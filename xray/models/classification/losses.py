@@ -24,9 +24,7 @@ class Loss(Protocol):
         """A scalar; see this module."""
 
 
-def classification_loss(
-    name: str, positive_weights: Sequence[float] | None = None, gamma: float = 2.0, alpha: float | None = None
-) -> Loss:
+def classification_loss(name: str, positive_weights: Sequence[float] | None = None) -> Loss:
     """The loss of a name: "bce" with the weight of each label's positives (see `balancing_weights`), or "focal".
 
     Raises ValueError for another name.
@@ -34,7 +32,7 @@ def classification_loss(
     if name == "bce":
         return partial(bce, positive_weights=positive_weights)
     if name == "focal":
-        return partial(focal, gamma=gamma, alpha=alpha)
+        return focal
     raise ValueError(f"the loss {name} is unknown: use bce or focal")
 
 

@@ -134,18 +134,13 @@ def size_weights(boxes: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
-def recall_of(
-    anchors: AnchorSides, boxes: np.ndarray, family: str = FASTER_RCNN, weights: np.ndarray | None = None
-) -> dict[float, float]:
-    """The share of boxes (N, 4) that some anchor overlaps by at least 0.5, and by 0.7; NaN where there is no box.
-
-    weights: (N,) how much each box counts; without them each counts once.
-    """
-    return _shares(best_overlaps(anchors, boxes, STRIDES_OF[family]), weights)
+def recall_of(anchors: AnchorSides, boxes: np.ndarray, family: str = FASTER_RCNN) -> dict[float, float]:
+    """The share of boxes (N, 4) that some anchor overlaps by at least 0.5, and by 0.7; NaN where there is no box."""
+    return _shares(best_overlaps(anchors, boxes, STRIDES_OF[family]))
 
 
 def _shares(best: np.ndarray, weights: np.ndarray | None = None) -> dict[float, float]:
-    """What `recall_of` says, of the largest overlap of each box (N,)."""
+    """What `recall_of` says, of the largest overlap of each box (N,), which counts by its weight (N,), or once."""
     if len(best) == 0:
         return {0.5: float("nan"), 0.7: float("nan")}
     return {overlap: float(np.average(best >= overlap, weights=weights)) for overlap in (0.5, 0.7)}

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from xray import __version__
+from xray.file_names import METRICS
 from xray.files import complete
 from xray.outputs.card.data import (
     NOT_KNOWN,
@@ -282,7 +283,7 @@ def _versions(facts: Facts) -> Section:
     if facts.ensemble:
         found["Ensemble"] = f"SHA-256 {facts.ensemble}"
     found["Thresholds"] = f"SHA-256 {facts.thresholds.digest}" if facts.thresholds else "none were fitted"
-    found["metrics.json"] = f"SHA-256 {facts.metrics_sha256}" if facts.metrics else "none was given"
+    found[METRICS] = f"SHA-256 {facts.metrics_sha256}" if facts.metrics else "none was given"
     return Section("Versions and hashes", facts=found)
 
 

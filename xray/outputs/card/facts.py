@@ -10,17 +10,16 @@ from typing import Any
 
 from xray.datasets.store import Store
 from xray.errors import InputError, spelled
+from xray.file_names import CONFIG_FILE, METRICS, WEIGHTS_FILE
 from xray.files import read_yaml_text
 from xray.inference.ensemble_file import files_of, is_ensemble
 from xray.inference.openvino_files import sha256_of
 from xray.inference.thresholds import thresholds_file, thresholds_of
-from xray.models.weights import WEIGHTS_FILE, n_parameters, read_description
+from xray.models.weights import n_parameters, read_description
 from xray.outputs.card.reference import WEIGHTS, noted, read_card
 from xray.structures.thresholds import ABNORMAL, Thresholds
-from xray.training.config import CONFIG_FILE
 from xray.training.recipes import MAX_CHARACTERS
 
-METRICS = "metrics.json"
 REPORTS = ("report", "evaluation")
 """Folders in a run directory where its report is looked for."""
 NOTES = {

@@ -27,6 +27,7 @@ from pydicom.valuerep import DA, TM, DSfloat
 
 from xray import __version__
 from xray.errors import InputError
+from xray.file_names import MODEL_FILE, WEIGHTS_FILE
 from xray.files import complete, sha256_of
 from xray.inference.ensemble_file import is_ensemble
 from xray.outputs.card.reference import SETTING, card_setting
@@ -96,8 +97,8 @@ def algorithm_of(runs: Sequence[Path], **settings: object) -> Algorithm:
         if run.is_file():
             task = "ensemble" if is_ensemble(run) else "ONNX"
         else:
-            task = json.loads((run / "model.json").read_text())["task"]
-        digest = sha256_of(run if run.is_file() else run / "model.safetensors")
+            task = json.loads((run / MODEL_FILE).read_text())["task"]
+        digest = sha256_of(run if run.is_file() else run / WEIGHTS_FILE)
         parameters[f"model {number}"] = f"{task} sha256:{digest}"
     return Algorithm(MODEL_NAME, __version__, parameters | {name: str(value) for name, value in settings.items()})
 

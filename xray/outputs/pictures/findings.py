@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 
 from xray.findings import NO_FINDING_NAME, colour_of
-from xray.outputs.pictures.overlays import Region, draw_overlay, draw_side_by_side, marks_of
+from xray.outputs.pictures.marks import Region, marks_of
+from xray.outputs.pictures.overlays import draw_overlay, draw_side_by_side
 from xray.structures.boxes import BoxTable
 from xray.structures.masks import decode_mask
 from xray.structures.radiograph_findings import RadiographFindings

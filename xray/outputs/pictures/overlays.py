@@ -4,81 +4,28 @@ Nothing is said by colour alone: every box carries its finding's name, as long a
 Box edges are snapped to whole pixels, which keeps them crisp; contours and text are anti-aliased.
 """
 
-import collections
-import dataclasses
-import functools
-import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw
 
 from xray.files import complete
-from xray.findings import NO_FINDING_NAME, colour_of
+from xray.findings import NO_FINDING_NAME
+from xray.outputs.pictures.marks import Mark, Region
+from xray.outputs.pictures.strips import (
+    BACKGROUND,
+    SHADOW,
+    font_of,
+    font_size_for,
+    legend_strip,
+    shortened,
+    text_height,
+    title_strip,
+)
 from xray.outputs.pictures.tags import Rectangle, nearest, place_tag, touch
 from xray.radiographs.pictures import of_own
-from xray.structures.boxes import BoxTable
-from xray.structures.predictions import NO_FINDING_CATEGORY
-
-FOOTER = "not for clinical use"
-BACKGROUND = (16, 18, 20)
-INK = (232, 234, 236)
-FAINT_INK = (140, 146, 152)
-SHADOW = (0, 0, 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Mark:
-    """One box to draw.
-
-    box: x1, y1, x2, y2 in the pixels of the radiograph it is drawn on.
-    name: of the finding.
-    colour: "#RRGGBB".
-    score: confidence in [0, 1]; None for the truth, which is always drawn.
-    note: more text of the tag, e.g. "2/3" for two readers of three.
-    dashed: draws the box with a dashed line.
-    """
-
-    box: tuple[float, float, float, float]
-    name: str
-    colour: str
-    score: float | None = None
-    note: str = ""
-    dashed: bool = False
-
-    @property
-    def text(self) -> str:
-        """The text of the tag: name, confidence, note."""
-        score = "" if self.score is None else f"{self.score:.2f}"
-        return " ".join(f"{self.name} {score} {self.note}".split())
-
-
-@dataclasses.dataclass(frozen=True)
-class Region:
-    """A mask to draw: (height, width) bool of the radiograph's own size, and its "#RRGGBB" colour. is_filled: False for
-    its outline alone."""
-
-    mask: np.ndarray
-    colour: str
-    is_filled: bool = True
-
-
-def marks_of(table: BoxTable, categories: Mapping[int, str], scored: bool = True) -> tuple[list[Mark], float | None]:
-    """The boxes of one radiograph as marks, and its "No finding" probability (None where there is no such row).
-
-    categories: category id → name. scored: False for the truth, whose scores say nothing.
-    """
-    normal = None
-    marks = []
-    for label, box, score in zip(table.labels.tolist(), table.boxes.tolist(), table.scores.tolist(), strict=True):
-        if label == NO_FINDING_CATEGORY and label not in categories:
-            normal = score
-        else:
-            name = categories.get(label, f"category {label}")
-            marks.append(Mark(tuple(box), name, colour_of(label), score if scored else None))
-    return marks, normal
 
 
 def draw_overlay(
@@ -115,7 +62,7 @@ def draw_overlay(
 
     shown, left_out = _readable(marks, threshold, top_k)
     image = Image.fromarray(picture)
-    font_size = _font_size(max(width, height))
+    font_size = font_size_for(max(width, height))
     scale = np.array([width / pixels.shape[1], height / pixels.shape[0]] * 2)
     boxes = [_whole_pixels(np.asarray(mark.box) * scale, width, height) for mark in shown]
     # The faintest first, so that the surest box and tag lie on top.
@@ -123,8 +70,8 @@ def draw_overlay(
         _draw_box(ImageDraw.Draw(image), box, mark, max(width, height))
     _draw_tags(image, shown, boxes, font_size)
 
-    strip = _legend(shown, [*left_out, *notes], normal, nothing, width, font_size)
-    parts = [_header(title, width, font_size)] if title else []
+    strip = legend_strip(shown, [*left_out, *notes], normal, nothing, width, font_size)
+    parts = [title_strip(title, width, font_size)] if title else []
     return np.concatenate([*parts, np.asarray(image), strip])
 
 
@@ -135,7 +82,7 @@ def draw_side_by_side(
     height = max(left.shape[0], right.shape[0])
     panels = []
     for picture, title in zip((left, right), titles, strict=True):
-        header = _header(title, picture.shape[1], _font_size(max(picture.shape[:2])))
+        header = title_strip(title, picture.shape[1], font_size_for(max(picture.shape[:2])))
         panels.append(np.concatenate([header, _padded(picture, height)]))
     height = max(panel.shape[0] for panel in panels)
     panels = [_padded(panel, height) for panel in panels]
@@ -242,12 +189,12 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Rectangle, mark: Mark, side: int) 
 
 def _draw_tags(image: Image.Image, marks: Sequence[Mark], boxes: list[Rectangle], font_size: int) -> None:
     draw = ImageDraw.Draw(image)
-    font = _font(font_size)
+    font = font_of(font_size)
     pad = max(2, font_size // 5)
     taken: list[Rectangle] = []
     for mark, box in zip(marks, boxes, strict=True):
-        text = _shortened(mark.text, image.width - 2 * pad, font)
-        size = (round(font.getlength(text)) + 2 * pad, _text_height(font) + pad)
+        text = shortened(mark.text, image.width - 2 * pad, font)
+        size = (round(font.getlength(text)) + 2 * pad, text_height(font) + pad)
         place = place_tag(size, box, boxes, taken, image.size)
         if place is None:
             continue  # the legend still names the finding
@@ -259,95 +206,9 @@ def _draw_tags(image: Image.Image, marks: Sequence[Mark], boxes: list[Rectangle]
         draw.text((place[0] + pad, (place[1] + place[3] + 1) / 2), text, fill=ink, font=font, anchor="lm")
 
 
-def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """The text in lines of at most `width` pixels, broken between words."""
-    lines: list[str] = []
-    for word in text.split():
-        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines
-
-
-def _legend(
-    marks: Sequence[Mark], left_out: Sequence[str], normal: float | None, nothing: str, width: int, font_size: int
-) -> np.ndarray:
-    """The strip below the picture: findings with their colour, the rest in words, and the standing footer."""
-    font, small = _font(font_size), _font(max(9, round(font_size * 0.85)))
-    counts = collections.Counter((mark.name, mark.colour) for mark in marks)
-    items = [(name if count == 1 else f"{name} ({count})", colour, INK) for (name, colour), count in counts.items()]
-    if normal is not None:
-        items.append((f"{NO_FINDING_NAME} p={normal:.2f}", "", INK))
-    elif not marks and not left_out:
-        items.append((nothing, "", INK))
-    pad, row = round(font_size * 0.7), round(_text_height(font) * 1.25)
-    items += [(line, "", FAINT_INK) for note in left_out for line in _wrapped(note, width - 2 * pad, font)]
-
-    swatch = round(font_size * 0.7)
-    places, x, y = [], pad, pad // 2
-    for text, colour, ink in items:
-        text = _shortened(text, width - 2 * pad - swatch, font)
-        length = round(font.getlength(text)) + (swatch + pad // 2 if colour else 0)
-        if x > pad and x + length > width - pad:
-            x, y = pad, y + row
-        places.append((x, y, text, colour, ink))
-        x += length + 2 * pad
-    footer = _shortened(FOOTER, width - 2 * pad, small)
-    if x > pad and x + small.getlength(footer) > width - pad:
-        y += row
-    strip = Image.new("RGB", (width, y + row + pad // 2), BACKGROUND)
-    draw = ImageDraw.Draw(strip)
-    for left, top, text, colour, ink in places:
-        if colour:
-            middle = top + row // 2
-            draw.rectangle((left, middle - swatch // 2, left + swatch - 1, middle + (swatch - 1) // 2), fill=colour)
-            left += swatch + pad // 2
-        draw.text((left, top + row / 2), text, fill=ink, font=font, anchor="lm")
-    draw.text((width - pad, y + row / 2), footer, fill=FAINT_INK, font=small, anchor="rm")
-    return np.asarray(strip)
-
-
-def _header(title: str, width: int, font_size: int) -> np.ndarray:
-    font = _font(font_size)
-    pad, height = round(font_size * 0.7), round(_text_height(font) * 1.5)
-    strip = Image.new("RGB", (width, height), BACKGROUND)
-    text = _shortened(" ".join(title.split()), width - 2 * pad, font)
-    ImageDraw.Draw(strip).text((pad, height / 2), text, fill=INK, font=font, anchor="lm")
-    return np.asarray(strip)
-
-
 def _padded(picture: np.ndarray, height: int) -> np.ndarray:
     below = np.full((height - picture.shape[0], *picture.shape[1:]), BACKGROUND, dtype=np.uint8)
     return np.concatenate([picture, below])
-
-
-@functools.lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    # matplotlib ships DejaVu Sans, whose glyphs cover most scripts; finding the file does not import the package.
-    spec = importlib.util.find_spec("matplotlib")
-    for folder in spec.submodule_search_locations or () if spec else ():
-        file = Path(folder) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-        if file.is_file():
-            return ImageFont.truetype(str(file), size, layout_engine=ImageFont.Layout.BASIC)
-    return ImageFont.load_default(size)
-
-
-def _text_height(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
-    _, top, _, bottom = font.getbbox("Åg")
-    return round(bottom - top)
-
-
-def _shortened(text: str, width: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…" if text else ""
-
-
-def _font_size(side: int) -> int:
-    return min(max(round(side / 68), 11), 26)
 
 
 def _line_width(side: int) -> int:

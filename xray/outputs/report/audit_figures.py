@@ -14,7 +14,8 @@ from xray.audit.named import Named, where
 from xray.audit.readers import ANY, Agreement
 from xray.datasets.store import Store
 from xray.findings import colour_of
-from xray.outputs.pictures.overlays import Mark, draw_contact_sheet, draw_overlay, draw_side_by_side, encoded
+from xray.outputs.pictures.marks import Mark
+from xray.outputs.pictures.overlays import draw_contact_sheet, draw_overlay, draw_side_by_side, encoded
 from xray.outputs.report.figures import BLUE, INK, STYLE, png_of
 from xray.outputs.report.parts import Section
 

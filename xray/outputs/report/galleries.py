@@ -8,15 +8,17 @@ import cv2
 import numpy as np
 
 from xray.datasets.inputs import Inputs, open_inputs
-from xray.datasets.store import IMAGES, Store, open_store
+from xray.datasets.store import Store, open_store
 from xray.errors import InputError
 from xray.evaluation.alignment import Alignment
 from xray.evaluation.box_matching import match_boxes
 from xray.evaluation.evaluate import Evaluation
 from xray.evaluation.labels import LabelEvaluation
 from xray.evaluation.masks import MaskEvaluation
+from xray.file_names import IMAGES
 from xray.findings import colour_of
-from xray.outputs.pictures.overlays import Mark, Region, draw_contact_sheet, draw_overlay, encoded
+from xray.outputs.pictures.marks import Mark, Region
+from xray.outputs.pictures.overlays import draw_contact_sheet, draw_overlay, encoded
 from xray.outputs.report.boxes import MISSED, false_positives, misses
 from xray.outputs.report.labels import mistakes
 from xray.outputs.report.masks import false_masks, worst_masks

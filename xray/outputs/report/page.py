@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 
 from xray import __version__
+from xray.file_names import METRICS
 from xray.files import complete
 from xray.outputs.report.parts import FIGURES, GALLERIES, Section, Tile
 
@@ -24,7 +25,7 @@ class Page:
     warnings: Sequence[str]
     tiles: Sequence[Tile]
     sections: Sequence[Section]
-    numbers: str = "metrics.json"
+    numbers: str = METRICS
     """The file beside the page that holds every number; empty where there is none."""
     meta: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Name → content, in the HTML's head, for programs."""

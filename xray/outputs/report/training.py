@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from xray.errors import InputError
+from xray.file_names import CURVES
 from xray.outputs.report import parts as parts
 from xray.outputs.report.figures import BLUE, FAINT, ORANGE, panel_grid
 from xray.outputs.report.parts import Section, figure
 
-CURVES = "metrics.csv"
 LOSS = "train/loss_epoch"
 TOTALS = ("train/loss", LOSS, "train/loss_step")
 SCORES = {

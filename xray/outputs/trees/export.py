@@ -13,8 +13,9 @@ import numpy as np
 
 from xray.datasets.conversion_account import write_json
 from xray.datasets.sources.trees.parts import ORIGINALS
-from xray.datasets.store import ANNOTATIONS, Store
+from xray.datasets.store import Store
 from xray.errors import FlagError, InputError
+from xray.file_names import ANNOTATIONS
 from xray.files import check_output, complete, make_folder
 from xray.outputs.trees.coco import coco_results, write_coco
 from xray.outputs.trees.pictures import find_originals, write_pictures

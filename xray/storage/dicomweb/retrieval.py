@@ -96,10 +96,10 @@ class Retrieved(Mirror):
         return known is not None and known.local == signature(self.local(name))
 
     def _tell(self) -> None:
-        left_out = f"; left out: {', '.join(self.found.others)}" if self.found.others else ""
-        self.warnings = [FileWarning(NOT_RETRIEVED, self.address, what) for what in self.found.others]
+        left_out = f"; left out: {', '.join(self.found.left_out.in_words)}" if self.found.left_out.in_words else ""
+        self.warnings = [FileWarning(NOT_RETRIEVED, self.address, what) for what in self.found.left_out.in_words]
         if not self.found.instances:
-            raise InputError(f"{self.address} holds no radiographs, but {', '.join(self.found.others)}")
+            raise InputError(f"{self.address} holds no radiographs, but {', '.join(self.found.left_out.in_words)}")
         print(f"{self.address}: {len(self.found.instances)} objects may be radiographs{left_out}", file=sys.stderr)
 
     def _retrieve(self, client: Client, missing: dict[str, Instance], n_wanted: int) -> None:

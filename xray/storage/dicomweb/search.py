@@ -1,6 +1,5 @@
 """What an archive holds of what an address names, by QIDO-RS (PS3.18 10.6): which instances may be radiographs."""
 
-import collections
 import dataclasses
 import json
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pydicom import uid
 from xray.storage.dicomweb.addresses import Resource, valid_uid
 from xray.storage.dicomweb.client import Client, RefusedError, persist, read_all
 from xray.storage.dicomweb.multipart import media_type
+from xray.storage.left_out import LeftOut
 
 PAGE = 200
 """Matches asked for at a time; servers may give fewer."""
@@ -53,18 +53,10 @@ class Instance:
 
 @dataclasses.dataclass
 class Found:
-    """What an address names. instances: that may be radiographs. left_out: kind of the others → how many objects;
-    unnumbered: kind → series of which the archive does not say how many objects they have."""
+    """What an address names. instances: that may be radiographs."""
 
     instances: list[Instance] = dataclasses.field(default_factory=list)
-    left_out: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    unnumbered: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-
-    @property
-    def others(self) -> list[str]:
-        """What was left out, in words: "455 CT", "2 series of MR"."""
-        words = [f"{count} {kind}" for kind, count in sorted(self.left_out.items())]
-        return words + [f"{count} series of {kind}" for kind, count in sorted(self.unnumbered.items())]
+    left_out: LeftOut = dataclasses.field(default_factory=LeftOut)
 
 
 def find(client: Client, resource: Resource) -> Found:
@@ -87,7 +79,7 @@ def find(client: Client, resource: Resource) -> Found:
     else:
         _add_study(client, found, resource.base, resource.study)
     found.instances = sorted(set(found.instances))
-    if not found.instances and not found.others:
+    if not found.instances and not found.left_out.in_words:
         raise RefusedError(f"{resource.address} has no objects: check the address, or what it searches for", 404)
     return found
 
@@ -101,7 +93,7 @@ def _path(resource: Resource) -> str:
 
 def _add_study(client: Client, found: Found, base: str, study: str) -> None:
     if not study:
-        found.left_out["studies without a valid identifier"] += 1
+        found.left_out.objects["studies without a valid identifier"] += 1
         return
     for item in matches(client, f"{base}/studies/{study}/series"):
         _add_one_of_series(client, found, base, study, item)
@@ -110,15 +102,11 @@ def _add_study(client: Client, found: Found, base: str, study: str) -> None:
 def _add_one_of_series(client: Client, found: Found, base: str, study: str, item: Any) -> None:
     series, modality = valid_uid(value_of(item, SERIES)), _word(value_of(item, MODALITY))
     if not study or not series:
-        found.left_out["series without a valid identifier"] += 1
+        found.left_out.objects["series without a valid identifier"] += 1
     elif modality in MODALITIES:
         _add_series(client, found, base, study, series)
     else:
-        n_instances = value_of(item, N_INSTANCES)
-        if isinstance(n_instances, int | str) and str(n_instances).isdecimal():
-            found.left_out[modality] += int(n_instances)
-        else:
-            found.unnumbered[modality] += 1
+        found.left_out.add_series(modality, value_of(item, N_INSTANCES))
 
 
 def _add_series(client: Client, found: Found, base: str, study: str, series: str) -> None:
@@ -131,12 +119,12 @@ def _add(found: Found, item: Any, study: str, series: str) -> None:
     study, series = valid_uid(value_of(item, STUDY)) or study, valid_uid(value_of(item, SERIES)) or series
     storage, modality = str(value_of(item, CLASS) or "").strip(" \0"), _word(value_of(item, MODALITY))
     if not (study and series and instance):
-        found.left_out["objects without a valid identifier"] += 1
+        found.left_out.objects["objects without a valid identifier"] += 1
     elif modality not in MODALITIES:
-        found.left_out[modality] += 1
+        found.left_out.objects[modality] += 1
     elif storage and storage not in CLASSES:
         name = uid.UID(storage).name if valid_uid(storage) else "of an unknown class"
-        found.left_out[name.removesuffix(" Storage")] += 1
+        found.left_out.objects[name.removesuffix(" Storage")] += 1
     else:
         found.instances.append(Instance(study, series, instance))
 
