@@ -76,7 +76,7 @@ class Orthanc:
         if self.users:
             word = base64.b64encode(":".join(next(iter(self.users.items()))).encode()).decode()
             request.add_header("Authorization", f"Basic {word}")
-        with urllib.request.urlopen(request, timeout=300) as answer:
+        with urllib.request.urlopen(request, timeout=600) as answer:
             content = answer.read()
         return content if path.endswith("/file") else json.loads(content)
 

@@ -227,7 +227,7 @@ def test_orthanc_takes_these_settings_and_sends_each_radiograph_on_once(orthanc,
     (tmp_path / "orthanc.json").write_text(json.dumps(orthanc | here))
 
     def ask(path, data=None):
-        with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{http}{path}", data), timeout=300) as got:
+        with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{http}{path}", data), timeout=600) as got:
             return json.loads(got.read())
 
     def until(what):

@@ -93,10 +93,10 @@ def test_the_health_check_asks_ping(instructions):
         environment = {**os.environ, "SAGEMAKER_BIND_TO_PORT": str(server.server_port)}
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        healthy = subprocess.run([sys.executable, *command[1:]], env=environment, timeout=300)
+        healthy = subprocess.run([sys.executable, *command[1:]], env=environment, timeout=600)
         server.shutdown()
         thread.join()
-    gone = subprocess.run([sys.executable, *command[1:]], env=environment, capture_output=True, timeout=300)
+    gone = subprocess.run([sys.executable, *command[1:]], env=environment, capture_output=True, timeout=600)
     assert command[0] == "python"
     assert (healthy.returncode, gone.returncode) == (0, 1)
 
@@ -172,7 +172,7 @@ def run_entry(base, *arguments, **variables):
 )
 def test_the_entry_says_what_is_wrong(tmp_path, arguments, status, line):
     process = run_entry(tmp_path, *arguments)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == status
     assert errors.startswith(line.format(base=tmp_path))
     assert len(errors.splitlines()) == bool(line)
@@ -225,7 +225,7 @@ def test_a_training_job_that_fails_says_why(tmp_path):
     (tmp_path / "empty").mkdir()
     write_job(tmp_path, {"n_epochs": "1"}, training=tmp_path / "empty")
     process = run_entry(tmp_path, "train")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 1
     told = (tmp_path / "output" / "failure").read_text()
     assert told.startswith("the channel training is empty")
@@ -241,7 +241,7 @@ def test_a_training_job_leaves_its_best_model_where_serve_finds_it(tmp_path, vin
     }  # fmt: skip
     write_job(tmp_path, flags, training=vinbig_store)
     process = run_entry(tmp_path, "train")
-    _, errors = process.communicate(timeout=150)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert not (tmp_path / "output" / "failure").exists()
     assert (tmp_path / "output" / "data" / "metrics.csv").is_file()
@@ -261,7 +261,7 @@ def ask(port, method, path, body=None, **headers):
 
 def ask_once(port, method, path, body=None, **headers):
     """Status, media type and body; None where nobody listens, or the connection is cut off."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     with contextlib.closing(connection):
         try:
             connection.request(method, path, body, headers)
@@ -316,7 +316,7 @@ def test_an_endpoint_as_sagemaker_runs_it(tmp_path, vinbig_run):
         status, _, text = ask(port, "POST", "/invocations", b"{}", **{"Content-Type": "application/json"})
         assert status == 400
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=600)
         # Before that, a line about the precision where this processor has more than one to choose from.
         assert (process.returncode, errors.splitlines()[-1]) == (128 + signal.SIGTERM, "terminated")
         assert "Traceback" not in errors

@@ -313,14 +313,14 @@ def test_ray_started_for_one_command_ends_with_it(nodes, pictures, tmp_path, whi
         os.link(path, many / f"{number}-{path.name}")
     flags = ["--data-path", tmp_path / "many", "--save-path", tmp_path / "out", "--image-size", 1024, "--engine", "ray"]
     process = start("folders", *flags, tool="convert.py", mark=str(tmp_path))
-    end = time.monotonic() + 100
+    end = time.monotonic() + 600
     while not (tmp_path / "out" / "images.npy.part").exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.05)
     time.sleep(1)
     os.kill(process.pid, which)
-    said = process.communicate(timeout=300)
+    said = process.communicate(timeout=600)
     assert process.returncode == 128 + which, said
     assert said[1].splitlines()[-1].endswith("interrupted" if which == signal.SIGINT else "terminated")
     assert "Traceback" not in said[1]
@@ -346,7 +346,7 @@ def start(*flags, tool="infer.py", mark=""):
 
 def wait_for(journal, n_lines, process):
     """Until the journal has so many lines."""
-    end = time.monotonic() + 300
+    end = time.monotonic() + 600
     while not journal.exists() or journal.read_bytes().count(b"\n") < n_lines:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, "the command is too slow"

@@ -39,7 +39,7 @@ class Forks:
         """
         return Command(self, self._ask({"tool": tool, "flags": [str(flag) for flag in flags], **orders}))
 
-    def run(self, tool, *flags, timeout=120, **orders):
+    def run(self, tool, *flags, timeout=600, **orders):
         """Runs a command to its end → the ended Command."""
         command = self.start(tool, *flags, **orders)
         command.wait(timeout)
@@ -86,7 +86,7 @@ class Command:
                     self.n_operations = int(Path(f"{self._said}.count").read_text())
         return self.status
 
-    def wait(self, timeout=60):
+    def wait(self, timeout=600):
         """Waits for its end; raises AssertionError, after killing it, if that takes longer."""
         end = time.monotonic() + timeout
         while self.poll() is None:

@@ -51,7 +51,7 @@ def test_a_conversion_and_its_summary(tmp_path):
     # From anywhere else than the repository.
     command = [sys.executable, str(TOOL), "coco", "--data-path", str(raw), "--save-path", "data"]
     command += ["--image-size", "32", "--n-folds", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert (done.returncode, "error" in done.stderr) == (0, False)
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert lines == [
@@ -177,11 +177,11 @@ def test_an_interrupted_command_goes_on_when_run_again(undisturbed, tmp_path, ho
     command = [sys.executable, str(TOOL), *map(str, flags), "--save-path", str(tmp_path / "data")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     part = tmp_path / "data" / "images.npy.part"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not (part.exists() and part.stat().st_size > 3 * 512 * 512) and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(how)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert not (tmp_path / "data" / "conversion.json").exists(), "it was too fast to be interrupted"
     if how == signal.SIGINT:
         assert process.returncode == 130

@@ -343,7 +343,7 @@ def test_real_processes_stopped_and_resumed(masks, mask_store, tmp_path):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=200)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == EXIT_TERMINATED, err
     assert err.splitlines()[-1] == "stopped by SIGTERM: continue with the same command and --resume"
     assert session_of(process.pid) == []
@@ -353,10 +353,10 @@ def test_real_processes_stopped_and_resumed(masks, mask_store, tmp_path):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=200)
+    _, err = process.communicate(timeout=600)
     assert (process.returncode, err.splitlines()[-1]) == (130, "interrupted")
     assert session_of(process.pid) == []
-    done = subprocess.run(command, **options, timeout=400)
+    done = subprocess.run(command, **options, timeout=600)
     assert done.returncode == 0, done.stderr
     assert (run / "predictions.json").read_bytes() == (masks[0] / "predictions.json").read_bytes()
     assert (run / "metrics.json").read_bytes() == (masks[0] / "metrics.json").read_bytes()

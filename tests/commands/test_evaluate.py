@@ -35,7 +35,7 @@ def write(path: Path, *rows: tuple) -> Path:
 
 def run(*flags: object, cwd: Path) -> subprocess.CompletedProcess:
     command = [sys.executable, TOOL, *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=600, check=False)
 
 
 def test_scores_and_writes_both_files(tmp_path: Path, data: Path) -> None:

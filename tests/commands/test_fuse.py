@@ -70,7 +70,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 def test_fuses_and_writes_both_files(tmp_path: Path, data: Path, files: tuple[Path, Path]) -> None:
     flags = ["--predictions", *files, "--data-path", data, "--save-path", "out"]
     done = subprocess.run(
-        [sys.executable, TOOL, *flags], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False
+        [sys.executable, TOOL, *flags], capture_output=True, text=True, cwd=tmp_path, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "warning: 1 images are not in" in done.stderr

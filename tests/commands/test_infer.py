@@ -388,7 +388,7 @@ def test_a_file_in_place_of_the_output_folder(folder, infer, tmp_path):
 
 def command(*args, cwd):
     run = [sys.executable, str(TOOL), *map(str, args)]
-    return subprocess.run(run, cwd=cwd, capture_output=True, text=True, timeout=120)
+    return subprocess.run(run, cwd=cwd, capture_output=True, text=True, timeout=600)
 
 
 def test_the_command_from_another_folder(folder, vinbig_run, tmp_path):

@@ -84,7 +84,7 @@ def test_killed_twice_the_outputs_are_those_of_a_run_in_one_go(
     with (out / UNFINISHED).open("ab") as journal:
         journal.write(b'{"stop": 149, "images": [')
     process = start(weights, pngs, out, f"--{next(iter(changes))}")
-    said = process.communicate(timeout=120)
+    said = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "continuing after " in said[1]
     assert contents(out) == contents(tmp_path / "whole")
@@ -119,7 +119,7 @@ def test_ctrl_c_ends_it_soon_and_keeps_what_was_found(pngs, vinbig_run, tmp_path
     process = start([vinbig_run], pngs, out, "--overlays")
     wait_for(out / UNFINISHED, 5, process)
     os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=300)[1]
+    said = process.communicate(timeout=600)[1]
     assert process.returncode == 130
     assert said.splitlines()[-1] == "interrupted"
     assert "Traceback" not in said
@@ -143,7 +143,7 @@ def test_ten_times_the_files_take_no_more_memory(vinbig_run, tmp_path):
     for n in (100, 1000):
         data = write_pngs(tmp_path / f"raw{n}", n)
         command = [sys.executable, "-c", MEASURE, str(vinbig_run), str(data), str(tmp_path / f"out{n}")]
-        done = subprocess.run(command, cwd=TOOL.parents[1], capture_output=True, text=True, timeout=500, check=True)
+        done = subprocess.run(command, cwd=TOOL.parents[1], capture_output=True, text=True, timeout=600, check=True)
         peaks.append(int(done.stdout.splitlines()[-1]) / 1024)
     print(f"peak memory: {peaks[0]:.0f} MiB for 100 radiographs, {peaks[1]:.0f} MiB for 1000")
     # Names and paths stay in memory, some hundred bytes each.

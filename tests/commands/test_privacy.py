@@ -219,7 +219,7 @@ class Watched:
         self.forks, self.root, self.n_commands = forks, root, 0
 
     def run(self, tool, *flags, status=0, **orders):
-        command = self.forks.run(tool, *flags, cwd=str(self.root), timeout=400, **orders)
+        command = self.forks.run(tool, *flags, cwd=str(self.root), timeout=600, **orders)
         self.n_commands += 1
         print(f"{tool} {flags[0]}: status {command.status}", flush=True)
         assert command.status == status, (tool, command.err, command.out)
@@ -325,7 +325,7 @@ def test_every_command(watched):
                                "--repeats", 1, "--n-workers", 1],
     }.items():  # fmt: skip
         # Some have nothing to do here, and say so: what matters is what they say.
-        command = watched.forks.run(tool, *flags, cwd=str(root), timeout=400)
+        command = watched.forks.run(tool, *flags, cwd=str(root), timeout=600)
         said = (command.out + command.err).replace(raw, "")
         assert not found_in(said.encode()), said
         assert str(root) not in said

@@ -179,7 +179,7 @@ def test_the_command_from_another_folder(tmp_path, data, files):
     for extra, status, said in (([], 2, "error: neither --fit nor --weights"), (["--fit"], 0, "")):
         done = subprocess.run(
             [sys.executable, TOOLS / "refine.py", *flags, *extra],
-            capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False,
+            capture_output=True, text=True, cwd=tmp_path, timeout=600, check=False,
         )  # fmt: skip
         assert done.returncode == status, done.stderr
         assert said in done.stderr

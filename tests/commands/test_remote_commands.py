@@ -57,7 +57,7 @@ def without_events(objects):
     return {name: content for name, content in objects.items() if "tfevents" not in name}
 
 
-def wait_until(is_so, command, seconds=60):
+def wait_until(is_so, command, seconds=600):
     end = time.monotonic() + seconds
     while not is_so():
         assert command.poll() is None, command.err
@@ -282,7 +282,7 @@ def test_a_server_takes_its_model_from_s3(start, s3, vinbig_run, pictures):
     address = re.search(r"http://\S+", command.said())[0]
     radiograph = next(pictures.rglob("*.png")).read_bytes()
     request = urllib.request.Request(f"{address}predict", radiograph, {"Content-Type": "image/png"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=600) as answer:
         found = json.load(answer)
     assert found["models"] == ["vinbig"]
     os.kill(command.pid, signal.SIGINT)

@@ -152,7 +152,7 @@ def test_workers_share_a_port_and_its_numbers_and_who_is_killed_is_replaced(vinb
         mine = {"Authorization": "Basic " + base64.b64encode(f"ali:{SECRET}".encode()).decode()}
 
         def ask(method, path, body=None, headers=mine):
-            connection = http.client.HTTPConnection(address.hostname, address.port, timeout=300)
+            connection = http.client.HTTPConnection(address.hostname, address.port, timeout=600)
             try:
                 connection.request(method, path, body, headers)
                 response = connection.getresponse()
@@ -196,7 +196,7 @@ def test_workers_share_a_port_and_its_numbers_and_who_is_killed_is_replaced(vinb
         assert "model card: at /card of the server" in values
         assert (ask("GET", "/queue/12345678")[0], ask("GET", "/page/main.js")[0]) == (404, 200)
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == 128 + signal.SIGTERM
         assert re.search(r"worker \d ended \(signal 9\): another is started in", errors)
         assert errors.strip().endswith("terminated")

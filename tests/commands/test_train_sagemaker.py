@@ -42,7 +42,7 @@ def container(mask_store, tmp_path):
 
 def train(environ, *flags):
     command = [sys.executable, str(SCRIPT), *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=170, env=environ)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environ)
 
 
 @pytest.mark.slow
@@ -103,7 +103,7 @@ def test_two_hosts_train_together(container, tmp_path):
         command = [sys.executable, str(SCRIPT), *HYPERPARAMETERS]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         hosts.append(subprocess.Popen(command, env=environ, **pipes))
-    said = [host.communicate(timeout=170) for host in hosts]
+    said = [host.communicate(timeout=600) for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], said
     assert "best mean_auroc" in said[0][0]
     assert said[1][0] == ""

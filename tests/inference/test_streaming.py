@@ -70,12 +70,12 @@ def test_post_processing_and_writing_overlap_and_keep_the_order():
     class Meeting(Fake):
         def postprocess(self, outputs, sizes):
             if outputs[0]:
-                both_at_work.wait(timeout=60)
+                both_at_work.wait(timeout=600)
             return super().postprocess(outputs, sizes)
 
     def write(batch):
         if batch.items[0].index < 19:
-            both_at_work.wait(timeout=60)
+            both_at_work.wait(timeout=600)
         written.append(batch.items[0].index)
 
     run(Meeting(), batches(items("d" * 20), 1), write)
@@ -120,12 +120,12 @@ def test_an_interruption_drops_what_waits():
 
     def write(batch):
         begun.set()
-        may_go.wait(timeout=60)
+        may_go.wait(timeout=600)
         written.append(batch)
 
     def interrupted():
         yield from batches(items("ddd"), 1)
-        begun.wait(timeout=60)
+        begun.wait(timeout=600)
         threading.Timer(0.2, may_go.set).start()
         raise KeyboardInterrupt
 

@@ -133,7 +133,7 @@ def serving(
             started.append(server)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
         thread.start()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not server.started and time.monotonic() < deadline:
             time.sleep(0.01)
         assert server.started

@@ -96,7 +96,7 @@ def test_other_failures_and_successes_pass():
     with Door() as door:
         door.bind(("127.0.0.1", 0))
         door.listen()
-        with socket.create_connection(door.getsockname(), timeout=60), door.accept()[0] as accepted:
+        with socket.create_connection(door.getsockname(), timeout=600), door.accept()[0] as accepted:
             assert accepted.getpeername()
 
 
@@ -111,14 +111,14 @@ def test_a_server_out_of_descriptors_goes_on_and_ends_when_told():
     )
     try:
         port = int(process.stdout.readline())
-        held = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(60)]
+        held = [socket.create_connection(("127.0.0.1", port), timeout=600) for _ in range(60)]
         # The first connections are held; of the last, each is taken and closed.
         for connection in held[-20:]:
             assert connection.recv(1) == b""
         held[0].sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert held[0].recv(100).startswith(b"HTTP/1.1 200")
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=600)
         assert len(re.findall("closed unheard", errors)) == 1
         assert len(errors) < 1000
     finally:

@@ -202,7 +202,7 @@ def test_dcmqrscp_gives_a_study_and_its_prior(studies, results, tmp_path, capsys
             # -R: storescu 3.6.7 offers no segmentations by itself.
             flags = ["-R", *(["-xv"] if dataset.file_meta.TransferSyntaxUID == JPEG2000Lossless else [])]
             command = [storescu, *flags, "-aec", "PACS", "127.0.0.1", str(port), str(path)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600)
             assert done.returncode == 0, done.stderr
         address = f"dicom://PACS@127.0.0.1:{port}/?AccessionNumber=A3&retrieve={how}&port={own}"
         said, left_out = check_what_came(tmp_path, address, studies, results, capsys)

@@ -174,7 +174,7 @@ def post(address, path, body, kind="application/dicom"):
     import http.client
     from urllib.parse import urlsplit
 
-    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=120)
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=600)
     with contextlib.closing(connection):
         connection.request("POST", path, body, {"Content-Type": kind})
         response = connection.getresponse()
@@ -217,7 +217,7 @@ def test_nothing_of_a_patient_a_study_or_a_series_reaches_a_log():
         form = "".join(f'--x\r\nContent-Disposition: form-data; name="{part}\r\n' for part in parts) + "--x--\r\n"
         status, _ = post(address, "/dicom/sr", form.encode("latin-1"), "multipart/form-data; boundary=x")
         assert status == 400
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while True:
             process.stdin.write("\n")
             process.stdin.flush()
@@ -226,7 +226,7 @@ def test_nothing_of_a_patient_a_study_or_a_series_reaches_a_log():
                 break
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=600)
     finally:
         process.kill()
         process.wait()

@@ -94,7 +94,7 @@ class Receiver:
         self.server.shutdown()
 
 
-def wait_for(what, seconds=120):
+def wait_for(what, seconds=600):
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -109,7 +109,7 @@ def free_port():
 
 def link_to(node, storage=ComputedRadiographyImageStorage, syntax=ExplicitVRLittleEndian, called="XRAY", calling="ME"):
     ae = AE(ae_title=calling)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 60
     ae.add_requested_context(storage, syntax)
     ae.add_requested_context(Verification)
     return ae.associate("127.0.0.1", node.port, ae_title=called)
@@ -293,7 +293,7 @@ def test_a_length_that_nobody_sends_is_not_believed(pacs, claim):
     # It would wait for the rest as long as a peer may be silent.
     patient = Limits(seconds=3000, handshake_seconds=3000, useless_seconds=3000, object_seconds=3000)
     with DicomNode(found_in, Peer("PACS", "127.0.0.1", pacs.port), 0, limits=patient) as node:
-        with socket.create_connection(("127.0.0.1", node.port), timeout=120) as raw:
+        with socket.create_connection(("127.0.0.1", node.port), timeout=600) as raw:
             raw.sendall(struct.pack(">BBL", 4, 0, claim) + bytes(100))
             with contextlib.suppress(ConnectionError):
                 while raw.recv(4096):
@@ -302,7 +302,7 @@ def test_a_length_that_nobody_sends_is_not_believed(pacs, claim):
 
 
 def test_peers_that_say_nothing_do_not_keep_others_out(node):
-    silent = [socket.create_connection(("127.0.0.1", node.port), timeout=120) for _ in range(12)]
+    silent = [socket.create_connection(("127.0.0.1", node.port), timeout=600) for _ in range(12)]
     for number, connection in enumerate(silent):
         if number % 2:
             # The start of a message, and no more.

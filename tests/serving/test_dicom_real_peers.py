@@ -60,7 +60,7 @@ def free_port():
         return found.getsockname()[1]
 
 
-def wait_for(what, seconds=120.0):
+def wait_for(what, seconds=600):
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -112,9 +112,9 @@ def test_dcmtk_sends_and_dcmtk_receives(radiograph, tmp_path):
         wait_for(lambda: listens(port))
         with DicomNode(found_in, Peer("PACS", "127.0.0.1", port), 0, limits=LIMITS) as node:
             echo = [program("echoscu", "dcmtk"), "-aec", "XRAY", "127.0.0.1", str(node.port)]
-            assert subprocess.run(echo, timeout=300).returncode == 0
+            assert subprocess.run(echo, timeout=600).returncode == 0
             command = [storescu, "-v", "-aec", "XRAY", "127.0.0.1", str(node.port), radiograph]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600)
             assert done.returncode == 0, done.stderr
             wait_for(lambda: node.counts.returned == 2)
     finally:
@@ -149,7 +149,7 @@ def compressed(radiograph, syntax, folder):
         return written(made, syntax)
     name = {JPEGLSLossless: "dcmcjpls", RLELossless: "dcmcrle", JPEGLosslessSV1: "dcmcjpeg"}.get(syntax)
     command = [program(name, "dcmtk")] if name else [program("dcmconv", "dcmtk"), "+ti"]
-    subprocess.run([*command, str(radiograph), str(made)], check=True, timeout=60)
+    subprocess.run([*command, str(radiograph), str(made)], check=True, timeout=600)
     assert pydicom.dcmread(made).file_meta.TransferSyntaxUID == syntax
     return made
 
@@ -175,9 +175,9 @@ def test_storescu_sends_what_it_has(listener, radiograph, tmp_path, flags, synta
     node.queue._db.execute("DELETE FROM received")
     path = radiograph if syntax == ExplicitVRLittleEndian else compressed(radiograph, syntax, tmp_path)
     command = [program("storescu", "dcmtk"), "-v", *flags, "-aec", "XRAY", "127.0.0.1", str(node.port), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    wait_for(lambda: len(syntaxes) == 1, 60)
+    wait_for(lambda: len(syntaxes) == 1)
     assert syntaxes == [syntax]
 
 
@@ -189,9 +189,9 @@ def test_dcmsend_sends_what_it_has(listener, radiograph, tmp_path, syntax):
     node.queue._db.execute("DELETE FROM received")
     path = radiograph if syntax == ExplicitVRLittleEndian else compressed(radiograph, syntax, tmp_path)
     command = [program("dcmsend", "dcmtk"), "-v", "-dn", "-aec", "XRAY", "127.0.0.1", str(node.port), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    wait_for(lambda: len(syntaxes) == 1, 60)
+    wait_for(lambda: len(syntaxes) == 1)
     assert syntaxes == [syntax]
 
 
@@ -201,9 +201,9 @@ def test_what_a_refusal_looks_like_to_dcmtk(radiograph):
     with DicomNode(lambda path: [], Peer("PACS", "127.0.0.1", 9), 0, limits=LIMITS) as node:
         to = ["-aec", "XRAY", "127.0.0.1", str(node.port), str(radiograph)]
         node._stopping.set()
-        done = subprocess.run([storescu, *to], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([storescu, *to], capture_output=True, text=True, timeout=600)
         assert done.returncode == 0xA700 >> 8
-        done = subprocess.run([dcmsend, "-v", *to], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([dcmsend, "-v", *to], capture_output=True, text=True, timeout=600)
         # Later releases may say it by their status, too.
         assert done.returncode == 0 or "a700" in (done.stdout + done.stderr).lower()
         node._stopping.clear()
@@ -246,7 +246,7 @@ class Orthanc:
 
     def ask(self, path, data=None):
         request = urllib.request.Request(f"http://127.0.0.1:{self.http}{path}", data)
-        with urllib.request.urlopen(request, timeout=300) as answer:
+        with urllib.request.urlopen(request, timeout=600) as answer:
             content = answer.read()
         return content if path.endswith("/file") else json.loads(content)
 
@@ -324,7 +324,7 @@ def test_orthanc_keeps_pictures_once_and_the_node_takes_none_for_a_radiograph(ra
         assert image.ReferencedSOPInstanceUID == pydicom.dcmread(radiograph).SOPInstanceUID
         assert picture.pixel_array.shape[2] == 3
         storescu = [program("storescu", "dcmtk"), "-aec", "XRAY", "127.0.0.1", str(port), str(tmp_path / "sc.dcm")]
-        assert subprocess.run(storescu, capture_output=True, timeout=300).returncode == 0xC000 >> 8
+        assert subprocess.run(storescu, capture_output=True, timeout=600).returncode == 0xC000 >> 8
         assert node.counts.received == 2
 
 

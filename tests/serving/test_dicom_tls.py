@@ -142,7 +142,7 @@ def test_a_peer_that_begins_no_handshake_shuts_nobody_out(authority):
             connection.close()
     limits = Limits(handshake_seconds=0.2)
     with DicomNode(found_in, Peer("PACS", "127.0.0.1", 9), 0, limits=limits, tls=tls(authority)) as node:
-        with socket.create_connection(("127.0.0.1", node.port), timeout=60) as silent:
+        with socket.create_connection(("127.0.0.1", node.port), timeout=600) as silent:
             assert silent.recv(100) == b""
         wait_for(lambda: len(node.server.waiting) == 0)
 
@@ -151,7 +151,7 @@ def test_a_request_in_pieces_is_waited_for_under_tls(authority):
     from test_dicom_connections import request
 
     with DicomNode(found_in, Peer("PACS", "127.0.0.1", 9), 0, limits=QUICK, tls=tls(authority)) as node:
-        raw = socket.create_connection(("127.0.0.1", node.port), timeout=60)
+        raw = socket.create_connection(("127.0.0.1", node.port), timeout=600)
         with context_of(authority, "peer").wrap_socket(raw, server_hostname="127.0.0.1") as connection:
             whole = request()
             for start in range(0, len(whole), 50):
@@ -231,11 +231,11 @@ def test_dcmtk_sends_and_receives_under_tls(authority, tmp_path):
             to = ["-aec", "XRAY", "127.0.0.1", str(node.port)]
             radiograph(width=600, height=400).save_as(tmp_path / "a.dcm", enforce_file_format=True)
             for command in ([echoscu, *secure, *to], [storescu, *secure, *to, str(tmp_path / "a.dcm")]):
-                done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+                done = subprocess.run(command, capture_output=True, text=True, timeout=600)
                 assert done.returncode == 0, done.stderr
             wait_for(lambda: node.status()["answered"] == 1)
             assert len(list((tmp_path / "kept").iterdir())) == 2
             for wrong in ([], ["+tla", "+cf", str(authority.path)]):
-                assert subprocess.run([echoscu, *wrong, *to], capture_output=True, timeout=120).returncode != 0
+                assert subprocess.run([echoscu, *wrong, *to], capture_output=True, timeout=600).returncode != 0
     finally:
         end(archive)

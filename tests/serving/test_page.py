@@ -125,7 +125,7 @@ def expect(locator):
     from playwright.sync_api import expect
 
     # Where other work keeps the machine busy, five seconds are not enough.
-    expect.set_options(timeout=15000)
+    expect.set_options(timeout=120_000)
     return expect(locator)
 
 

@@ -33,7 +33,7 @@ def test_orthanc_keeps_each_object_once(tmp_path):
         send = [program("storescu", "dcmtk"), "-R", "-aec", "ORTHANC", "127.0.0.1", str(orthanc.port)]
         # A second sending replaces nothing and doubles nothing.
         for _ in range(2):
-            done = subprocess.run([*send, radiograph, *files], capture_output=True, text=True, timeout=300)
+            done = subprocess.run([*send, radiograph, *files], capture_output=True, text=True, timeout=600)
             assert done.returncode == 0, done.stderr
         (study,) = orthanc.ask("/studies")
         instances = [instance["ID"] for instance in orthanc.ask(f"/studies/{study}/instances")]

@@ -337,7 +337,7 @@ def check_who_asks(address, after):
     """Has moto refuse requests of accounts that it does not know, after so many."""
     headers = {"Content-Type": "application/octet-stream"}
     request = urllib.request.Request(f"{address}/moto-api/reset-auth", after, headers)
-    urllib.request.urlopen(request, timeout=120).close()
+    urllib.request.urlopen(request, timeout=600).close()
 
 
 class TestS3:

@@ -110,7 +110,7 @@ def running(tls, places=None):
 
 
 def ask(port, context):
-    connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=20)
+    connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=600)
     with contextlib.closing(connection):
         connection.request("GET", "/")
         return connection.getresponse().read(), connection.sock and connection.sock.version()
@@ -130,7 +130,7 @@ def test_it_speaks_tls_1_2_and_1_3_and_nothing_older(pair):
         with pytest.raises((ssl.SSLError, ConnectionError)):
             ask(port, context)
         # Who speaks no TLS at all gets no answer, and the server goes on.
-        with contextlib.closing(http.client.HTTPConnection("localhost", port, timeout=20)) as connection:
+        with contextlib.closing(http.client.HTTPConnection("localhost", port, timeout=600)) as connection:
             connection.request("GET", "/")
             with pytest.raises((http.client.HTTPException, ConnectionError)):
                 connection.getresponse()

@@ -220,7 +220,7 @@ def test_300_clients_that_obey_are_all_answered(tmp_path):
                 tries += 1
                 wait = 1.0
                 try:
-                    connection = http.client.HTTPConnection(host, timeout=300)
+                    connection = http.client.HTTPConnection(host, timeout=600)
                     connection.request("POST", "/predict", content, {"Content-Type": "application/dicom"})
                     response = connection.getresponse()
                     response.read()

@@ -28,7 +28,7 @@ def content(tmp_path_factory):
 
 
 def until(condition):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -36,7 +36,7 @@ def until(condition):
 
 def post(address, body):
     """Status and headers of a request of its own connection."""
-    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=600)
     with contextlib.closing(connection):
         connection.request("POST", "/predict", body)
         response = connection.getresponse()
@@ -46,7 +46,7 @@ def post(address, body):
 
 def begin(address, path="/predict", length=100_000):
     """A request of which the header, but not all of its body, has been sent."""
-    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=600)
     connection.putrequest("POST", path)
     connection.putheader("Content-Length", str(length))
     connection.endheaders()
@@ -55,7 +55,7 @@ def begin(address, path="/predict", length=100_000):
 
 def trickle(connection):
     """Sends a byte now and then until there is an answer."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     with contextlib.suppress(ConnectionError):
         while not select.select([connection.sock], [], [], 0.05)[0]:
             assert time.monotonic() < deadline

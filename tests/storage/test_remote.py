@@ -604,7 +604,7 @@ sys.exit(command(Config, main))
 def test_a_killed_command_has_left_what_was_complete_and_goes_on_here(run, bucket, s3):
     environ = {**os.environ, "XRAY_UPLOAD_SECONDS": "0.1", "PYTHONPATH": str(ROOT)}
     args = [sys.executable, "-c", SLOW, "--save-path", f"{bucket}/out", "--dies"]
-    done = subprocess.run(args, env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(args, env=environ, capture_output=True, text=True, timeout=600)
     assert done.returncode == -9, done.stderr
     assert {"0.csv", "1.csv"} <= s3.objects(f"{bucket}/out").keys()
     assert "late.csv" not in s3.objects(f"{bucket}/out")

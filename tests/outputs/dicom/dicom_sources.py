@@ -102,7 +102,7 @@ def program(name: str, package: str) -> str:
 
 def assert_valid(path: Path) -> None:
     """dciodvfy of dicom3tools, which knows the standard's tables, finds no error in a file."""
-    done = subprocess.run([program("dciodvfy", "dicom3tools"), path], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([program("dciodvfy", "dicom3tools"), path], capture_output=True, text=True, timeout=600)
     said = done.stdout + done.stderr
     errors = [line for line in said.splitlines() if re.match(r"\s*error\b", line, re.IGNORECASE)]
     assert not errors, f"dciodvfy: {errors}; everything it says:\n{said}"

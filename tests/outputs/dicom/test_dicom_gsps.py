@@ -292,13 +292,13 @@ def rendered(path, state_path, folder):
     """What dcmtk's dcmp2pgm shows, (H, W) uint8."""
     picture = folder / "shown.pgm"
     command = [program("dcmp2pgm", "dcmtk"), "-p", state_path, path, picture]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return cv2.imread(str(picture), cv2.IMREAD_UNCHANGED)
 
 
 def assert_dcmtk_takes(path):
-    done = subprocess.run([program("dcmpschk", "dcmtk"), path], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([program("dcmpschk", "dcmtk"), path], capture_output=True, text=True, timeout=600)
     assert "Test passed" in done.stdout + done.stderr, done.stdout + done.stderr
 
 
@@ -332,7 +332,7 @@ def test_dcmtk_prints_it(tmp_path):
     )
     command = [program("dcmpsprt", "dcmtk"), "-c", tmp_path / "printer.cfg", "--printer", "PRINTER"]
     command += ["+p", tmp_path / "gsps.dcm", path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "LC_ALL": "C"})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, "LC_ALL": "C"})
     assert done.returncode == 0, done.stderr
     (hardcopy,) = database.glob("HG_*")
     printed = pydicom.dcmread(hardcopy)

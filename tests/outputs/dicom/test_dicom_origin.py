@@ -71,7 +71,7 @@ def test_every_result_names_its_image_and_stays_valid(tmp_path):
     assert picture.ImageComments == f"Findings in {SAID}"
     for dataset in (report, segmentation, state, picture):
         assert "Planted" not in str(dataset)
-    dump = subprocess.run([program("dsrdump", "dcmtk"), tmp_path / "sr" / "a.dcm"], capture_output=True, timeout=60)
+    dump = subprocess.run([program("dsrdump", "dcmtk"), tmp_path / "sr" / "a.dcm"], capture_output=True, timeout=600)
     assert dump.returncode == 0
     assert b'(,,"Comment")="Image: series 2, image 3' in dump.stdout
     for kind in ("sr", "seg", "gsps", "sc"):

@@ -92,7 +92,7 @@ def test_dcmtk_shows_it(tmp_path):
     path = write_phantom(tmp_path / "phantom.dcm", width=601, height=523)
     read = written(picture_of(path, some_findings(601, 523, 3)), tmp_path / "sc.dcm")
     command = [program("dcm2pnm", "dcmtk"), "+op", tmp_path / "sc.dcm", tmp_path / "sc.ppm"]
-    subprocess.run(command, check=True, timeout=120)
+    subprocess.run(command, check=True, timeout=600)
     shown = cv2.imread(str(tmp_path / "sc.ppm"))[..., ::-1]
     np.testing.assert_array_equal(shown, read.pixel_array)
 

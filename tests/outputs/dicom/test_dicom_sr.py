@@ -139,7 +139,7 @@ def test_any_box_comes_back_to_a_thousandth_of_a_pixel(shares, width, height):
 def test_dcmtk_reads_a_report(phantom, tmp_path):
     dsrdump = program("dsrdump", "dcmtk")
     written(structured_report(read_source(phantom), some_findings(120, 96), NAMES, ALGORITHM), tmp_path / "sr.dcm")
-    done = subprocess.run([dsrdump, tmp_path / "sr.dcm"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([dsrdump, tmp_path / "sr.dcm"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert not [line for line in done.stderr.splitlines() if line.startswith(("E:", "F:"))], done.stderr
     assert done.stdout.count("Image Region") == 14
@@ -429,7 +429,7 @@ def test_findings_have_sizes_that_say_where_they_are_true(tmp_path, is_3d):
     assert "Imager Pixel Spacing, 0.2 x 0.1 mm" in of_mm
     assert "masks" in of_masks
     dump = subprocess.run(
-        [program("dsrdump", "dcmtk"), tmp_path / "sr.dcm"], capture_output=True, text=True, timeout=60
+        [program("dsrdump", "dcmtk"), tmp_path / "sr.dcm"], capture_output=True, text=True, timeout=600
     )
     assert dump.returncode == 0, dump.stderr
     assert not [line for line in dump.stderr.splitlines() if line.startswith(("E:", "F:"))], dump.stderr
