@@ -47,10 +47,11 @@ def test_times_wall_clock_and_processor():
         time.sleep(seconds)
         return "done"
 
+    begun = time.perf_counter()
     timing = timed(3, sleep, 0.1)
     assert (timing.n, timing.result) == (3, "done")
-    assert 0.1 <= timing.seconds < 1
-    assert timing.cpu_seconds < 0.05
+    assert 0.1 <= timing.seconds <= time.perf_counter() - begun
+    assert timing.cpu_seconds < timing.seconds
 
 
 def test_a_streams_start_does_not_count():
@@ -61,9 +62,10 @@ def test_a_streams_start_does_not_count():
             time.sleep(0.02)
             yield number
 
+    begun = time.perf_counter()
     timing = timed_stream(stream(), 2)
     assert timing.n == 4
-    assert 0.08 <= timing.seconds < 0.25
+    assert 0.08 <= timing.seconds <= time.perf_counter() - begun - 0.3
     with pytest.raises(ValueError, match="ended after 2 results, 2 of them"):
         timed_stream(iter("ab"), 2)
 

@@ -324,8 +324,10 @@ def test_ray_started_for_one_command_ends_with_it(nodes, pictures, tmp_path, whi
     assert process.returncode == 128 + which, said
     assert said[1].splitlines()[-1].endswith("interrupted" if which == signal.SIGINT else "terminated")
     assert "Traceback" not in said[1]
-    time.sleep(1)
-    assert marked(str(tmp_path)) == []
+    end = time.monotonic() + 600
+    while (left := marked(str(tmp_path))) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert left == []
 
 
 def marked(mark):

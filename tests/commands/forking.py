@@ -107,7 +107,7 @@ class Command:
             os.killpg(self.pid, signal.SIGKILL)
 
 
-def session_of(pid, patience=2.0):
+def session_of(pid, patience=300):
     """Command lines of the processes that are left of a session after so many seconds at most."""
     end = time.monotonic() + patience
     while True:

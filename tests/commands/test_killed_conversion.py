@@ -129,7 +129,7 @@ def test_killed_with_its_workers_or_without_them(forks, raw, tmp_path):
         else:
             os.kill(command.pid, signal.SIGKILL)
         command.wait()
-        assert session_of(command.pid, patience=20) == []
+        assert session_of(command.pid) == []
         assert not out.exists() or under_final_names(out).items() <= expected.items()
         command = forks.run(*flags("vinbig", raw, out, 2))
         assert command.status == 0 or "holds a finished dataset" in command.err, command.err
