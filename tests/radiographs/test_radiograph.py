@@ -364,7 +364,10 @@ except RadiographError as error:
 
 
 def cost_of_refusal(path: Path) -> str:
-    """Reads a file in a fresh process, which must refuse it in 30 s of the processor (0.1 s where it was written) and 200 MiB; returns the reason."""
+    """Reads a file in a fresh process, which must refuse it in 30 s of the processor and 200 MiB; returns the reason.
+
+    It takes 0.1 s where it was written; taken at their word, such files cost minutes.
+    """
     root = Path(__file__).resolve().parents[2]
     result = subprocess.run(
         [sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, cwd=root, timeout=600, check=True
