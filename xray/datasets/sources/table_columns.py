@@ -135,7 +135,7 @@ def find_columns(table: "pd.DataFrame", name: str, files: NamedFiles, chosen: Ch
     labels, is_wide = _label_columns(find, chosen.label, is_split_said=bool(split or chosen.split))
     free = [column for column in find.all if is_wide and column not in find.used and column not in labels]
     silent = tuple(column for column in free if is_uncertain_alone(find.texts(column)))
-    columns = Columns(own_id, labels, is_wide, box, form, size, split=split, silent=silent, **single)
+    columns = Columns(own_id, labels, is_wide, box, form, size, split=split, silent=silent, unused={}, **single)
     if is_wide or not labels:
         return columns
     beside = {one: find.texts(one) for one in find.all if one not in find.used and one not in labels}
