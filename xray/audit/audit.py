@@ -100,7 +100,7 @@ def audit(
         empty = {one.row for one in appearance.named if one.why == EMPTY}
         rows = np.array([row for row in range(n) if row not in empty], dtype=np.int64)
         search = find_duplicates(
-            store, pictures.small, appearance.turns, appearance.inverted, rows,
+            store, pictures, appearance.turns, appearance.inverted, rows,
             lambda share: progress("looking for copies", share),
         )  # fmt: skip
         named += [*appearance.named, *named_pairs(store, search.pairs)]

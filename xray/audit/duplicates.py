@@ -21,7 +21,7 @@ from xray.audit.appearance import corrected
 from xray.audit.copy_threshold import FEWEST_STRANGERS, MOST, fit_few, fit_threshold
 from xray.audit.disguises import disguises
 from xray.audit.named import DUPLICATE, Named, where
-from xray.audit.pictures import SIDE, blocks, fine_picture
+from xray.audit.pictures import SIDE, Pictures, blocks
 from xray.datasets.store import Store
 
 SAME_PATIENT = 0.88
@@ -72,7 +72,7 @@ Candidate = tuple[int, int, bool]
 
 def find_duplicates(
     store: Store,
-    small: np.ndarray,
+    pictures: Pictures,
     turns: np.ndarray,
     inverted: np.ndarray,
     rows: np.ndarray,
@@ -80,19 +80,18 @@ def find_duplicates(
 ) -> Search:
     """All copies among `rows`.
 
-    small: (N, SIDE, SIDE) uint8. turns, inverted: how each is set upright, see `xray.audit.appearance.Appearance`.
+    pictures: of all radiographs. turns, inverted: how each is set upright, see `xray.audit.appearance.Appearance`.
     progress: called with the share in [0, 1] that is done.
     """
     if len(rows) < 2:
         return Search([], MOST, 0, 0.0, dict.fromkeys(disguises(np.random.default_rng(0)), (0, 0)))
     upright = np.zeros((len(rows), SIDE, SIDE), dtype=np.uint8)
     for number, row in enumerate(rows.tolist()):
-        upright[number] = corrected(small[row], turns[row], inverted[row])
+        upright[number] = corrected(pictures.small[row], turns[row], inverted[row])
 
-    @functools.lru_cache(maxsize=256)
     def fine(number: int) -> np.ndarray:
         row = int(rows[number])
-        return corrected(fine_picture(store, row), turns[row], inverted[row])
+        return corrected(pictures.fine[row], turns[row], inverted[row])
 
     def compare(candidate: Candidate, gives_up: bool = True) -> float:
         first, second, mirrored = candidate

@@ -10,7 +10,7 @@ from source_cases import write_picture
 
 from xray.datasets import source as reasons
 from xray.datasets.conversion_account import print_account
-from xray.datasets.sources import convert
+from xray.datasets.sources import coco_paths, convert
 from xray.datasets.sources.coco import read_coco
 from xray.datasets.sources.coco_images import FOUND_BY_END, OUTSIDE_FOLDER
 from xray.datasets.sources.coco_paths import PathsElsewhere
@@ -184,3 +184,16 @@ def test_what_is_found_is_an_end_of_the_name(files, names):
             assert found.rpartition("/")[2] == plain.rpartition("/")[2]
             # No two names, unless they are one path, have one file.
             assert taken.setdefault(found, plain.removeprefix("C:/")) == plain.removeprefix("C:/")
+
+
+def test_names_without_files_take_work_in_proportion(monkeypatch):
+    # Every patient has a folder, and every file there is called alike.
+    n = 1500
+    files = [f"set/p{k:05d}/other.png" for k in range(n)] + [f"old/q{k:05d}/frontal.png" for k in range(n)]
+    looked_at = []
+    monkeypatch.setattr(coco_paths, "split_of_folder", lambda folders: looked_at.append(folders))
+    names = [f"/data/p{k:05d}/frontal.png" for k in range(n)]
+    paths = PathsElsewhere(files, names, "boxes.csv")
+    assert [paths.files_of(name) for name in names] == [[]] * n
+    # Each folder once, of names and of files; not each file again for each name.
+    assert len(looked_at) <= 3 * n

@@ -1,6 +1,5 @@
 """Names of files in a COCO file or a table written on another machine: /data/set/images/1.png, C:\\set\\1.png."""
 
-import functools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -36,7 +35,9 @@ class PathsElsewhere:
             if file.rpartition("/")[2] in wanted:
                 for _, end in _cuts(file):
                     self._files.setdefault(end, []).append(file)
+        self._in_folder: dict[str, dict[str, list[str]]] = {}
         self._found: dict[tuple[str, str | None, str | None], list[str]] = {}
+        self._split_in: dict[str, str | None] = {}
         self._folders = {folder for file in files for folder in file.split("/")[:-1]}
         self._starts = {(False, "")} if is_beside else set()
         self._starts = self._starts.union(*map(self._starts_of, names))
@@ -53,8 +54,9 @@ class PathsElsewhere:
 
     def files_of(self, name: str) -> list[str]:
         """The files that a name may mean: none, one, or several of which it does not say which."""
+        about = self._split_and_folder(name)
         for start, end in _cuts(name):
-            if files := self._meant(name, end):
+            if files := self._meant(end, *about):
                 return [] if self._names[end] > 1 else files
             if (is_absolute(name), start) in self._starts:
                 return []
@@ -74,8 +76,8 @@ class PathsElsewhere:
         if not others:
             return said
         folder = name.rpartition("/")[0].rpartition("/")[2]
-        split = _split_in(name.rpartition("/")[0]) or self._split
-        if split and all(_split_in(file.rpartition("/")[0]) not in (None, split) for file in others):
+        split, _ = self._split_and_folder(name)
+        if split and all(self._split_of(file) not in (None, split) for file in others):
             why = f"that is not of {split}"
         elif folder in self._folders:
             why = f"there is a folder {folder}, which lacks it"
@@ -85,23 +87,48 @@ class PathsElsewhere:
             why = "other names show where the data path begins"
         return f"{said}; {others[0]} is not taken for it, as {why}"
 
-    def _meant(self, name: str, end: str) -> list[str]:
+    def _split_and_folder(self, name: str) -> tuple[str | None, str | None]:
+        """The split that a name is of, and the folder that it says if the data path has one of that name."""
+        folders = name.rpartition("/")[0]
+        folder = folders.rpartition("/")[2]
+        return self._split_of(name) or self._split, folder if folder in self._folders else None
+
+    def _split_of(self, path: str) -> str | None:
+        """The split that a path's folders say; each folder is looked at once."""
+        folders = path.rpartition("/")[0]
+        if folders not in self._split_in:
+            self._split_in[folders] = split_of_folder(f"{folders}/")
+        return self._split_in[folders]
+
+    def _meant(self, end: str, split: str | None, folder: str | None) -> list[str]:
+        """The files with this end; split, folder: of the name, see `_split_and_folder`."""
         if end not in self._files:
             return []
-        split = _split_in(name.rpartition("/")[0]) or self._split
-        folder = name.rpartition("/")[0].rpartition("/")[2]
-        key = end, split, folder if "/" not in end and folder in self._folders else None
+        key = end, split, None if "/" in end else folder
         if key not in self._found:
-            # A set may have view1_frontal.jpg 100,000 times, and ask for it as often.
-            files = [file for file in self._files[end] if split in (None, _split_in(file.rpartition("/")[0]) or split)]
-            self._found[key] = [file for file in files if key[2] is None or folder in file.split("/")[:-1]]
+            # A set may have view1_frontal.jpg 100,000 times, and ask for it in as many folders.
+            files = self._files[end] if key[2] is None else self._by_folder(end).get(key[2], [])
+            self._found[key] = [file for file in files if split in (None, self._split_of(file) or split)]
         return self._found[key]
+
+    def _by_folder(self, end: str) -> dict[str, list[str]]:
+        """Name of a folder → the files with this end that are somewhere in one of that name."""
+        if end not in self._in_folder:
+            inside: dict[str, list[str]] = {}
+            for file in self._files[end]:
+                for folder in set(file.split("/")[:-1]):
+                    inside.setdefault(folder, []).append(file)
+            self._in_folder[end] = inside
+        return self._in_folder[end]
 
     def _starts_of(self, name: str) -> list[tuple[bool, str]]:
         """What is before the longest end that is a file with its folder; empty where there is none, or several."""
-        start, end = next((cut for cut in _cuts(name) if self._meant(name, cut[1])), ("", ""))
-        is_one = "/" in end and self._names[end] == 1 and len(self._meant(name, end)) == 1
-        return [(is_absolute(name), start)] if is_one else []
+        about = self._split_and_folder(name)
+        for start, end in _cuts(name):
+            if files := self._meant(end, *about):
+                is_one = "/" in end and self._names[end] == 1 and len(files) == 1
+                return [(is_absolute(name), start)] if is_one else []
+        return []
 
 
 def _cuts(name: str) -> list[tuple[str, str]]:
@@ -115,11 +142,6 @@ def _cuts(name: str) -> list[tuple[str, str]]:
     if ".." in parts:
         return []
     return [("/".join(parts[:start]), "/".join(parts[start:])) for start in range(len(parts))]
-
-
-@functools.lru_cache(maxsize=1024)
-def _split_in(folder: str) -> str | None:
-    return split_of_folder(f"{folder}/")
 
 
 def is_absolute(name: str) -> bool:

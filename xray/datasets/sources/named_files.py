@@ -59,6 +59,29 @@ class NamedFiles:
             return []
         return self._by_number.get(number, [])
 
+    # Paths are known by few tables, but by those in each of their columns that may name radiographs.
+    @functools.cached_property
+    def by_stem(self) -> dict[str, list[str]]:
+        """Paths of files without suffix → the files."""
+        stems: dict[str, list[str]] = defaultdict(list)
+        for name in self.names:
+            stems[without_suffix(name)].append(name)
+        return dict(stems)
+
+    @functools.cached_property
+    def by_path(self) -> dict[str, list[str]]:
+        """Paths of files, with and without suffix → the files."""
+        whole = {stem: list(names) for stem, names in self.by_stem.items()}
+        for name in self.names:
+            if name not in (names := whole.setdefault(name, [])):
+                names.append(name)
+        return whole
+
+    @functools.cached_property
+    def last_two(self) -> set[str]:
+        """The last two parts of these paths without suffix."""
+        return {"/".join(stem.rsplit("/", 2)[-2:]) for stem in self.by_stem}
+
 
 class PathEnds:
     """Which files the paths of a table mean that may have been written on another machine.
@@ -73,53 +96,33 @@ class PathEnds:
         self._texts = {_path_in(text) for text in texts}
         self._last_parts = Counter(text.rpartition("/")[2] for text in self._texts)
 
-    @functools.cached_property
-    def _whole(self) -> dict[str, list[str]]:
-        """Paths of files, with and without suffix → the files. Most tables have no path in them."""
-        whole: dict[str, list[str]] = defaultdict(list)
-        for name in self._files.names:
-            for text in {name, without_suffix(name)}:
-                whole[text].append(name)
-        return whole
-
     def meant_by(self, text: str) -> list[str]:
         """The files that a text may mean: by the longest end of it that is a file's path, or as `NamedFiles` does."""
         if "/" not in text and "\\" not in text:
             return self._files.meant_by(text)
-        ends = list(ends_of(text))
-        for end in ends[:-1]:
-            if names := self._whole.get(end) or self._whole.get(without_suffix(end)):
+        ends, whole = list(ends_of(text)), self._files.by_path
+        # A suffix is taken off once, not from each end.
+        stems = list(ends_of(without_suffix(ends[0]))) if ends else []
+        for end, stem in zip(ends[:-1], stems, strict=False):
+            if names := whole.get(end) or whole.get(stem):
                 return names
-        if names := self._with_its_folder(ends):
+        if names := self._with_its_folder(stems):
             return names
         if len(ends) > 1 and self._last_parts[ends[-1]] > 1:
             return []
         return self._files.meant_by(ends[-1] if len(ends) > 1 else text)
 
     @functools.cached_property
-    def _stems(self) -> dict[str, list[str]]:
-        """Paths of files without suffix → the files."""
-        stems: dict[str, list[str]] = defaultdict(list)
-        for name in self._files.names:
-            stems[without_suffix(name)].append(name)
-        return stems
-
-    @functools.cached_property
-    def _pairs(self) -> set[str]:
-        """The last two parts of these paths."""
-        return {"/".join(stem.rsplit("/", 2)[-2:]) for stem in self._stems}
-
-    @functools.cached_property
     def _elsewhere(self) -> PathsElsewhere:
         paths = (next(iter(ends_of(text)), "") for text in self._texts)
-        return PathsElsewhere(self._stems, (without_suffix(path) for path in paths if path), "")
+        return PathsElsewhere(self._files.by_stem, (without_suffix(path) for path in paths if path), "")
 
-    def _with_its_folder(self, ends: Sequence[str]) -> list[str]:
-        """The files that end as a path does in its last two parts at least. ends: as `ends_of` has them."""
-        if len(ends) < 2 or (last_two := without_suffix(ends[-2])) not in self._pairs:
+    def _with_its_folder(self, stems: Sequence[str]) -> list[str]:
+        """The files that end as a path does in its last two parts at least. stems: its ends, without suffix."""
+        if len(stems) < 2 or stems[-2] not in self._files.last_two:
             return []
-        stems = self._elsewhere.files_of(without_suffix(ends[0]))
-        return [name for stem in stems if f"/{stem}".endswith(f"/{last_two}") for name in self._stems[stem]]
+        found = self._elsewhere.files_of(stems[0])
+        return [name for stem in found if f"/{stem}".endswith(f"/{stems[-2]}") for name in self._files.by_stem[stem]]
 
 
 def without_suffix(name: str) -> str:

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from xray.datasets.category_map import NORMAL_LABELS
+from xray.datasets.category_map import NORMAL_LABELS, plain
 from xray.datasets.source import Source, data_root
 from xray.datasets.sources.box_names import Form
 from xray.datasets.sources.collector import Collector
@@ -17,7 +17,7 @@ from xray.datasets.sources.normal_names import NormalNames
 from xray.datasets.sources.table_boxes import PIXELS, Reading, units_of
 from xray.datasets.sources.table_columns import Chosen, find_columns
 from xray.datasets.sources.table_files import NOT_UTF8, SUFFIXES
-from xray.datasets.sources.table_labels import read_labels
+from xray.datasets.sources.table_labels import doubtful, read_labels
 from xray.datasets.sources.table_rows import Policy, TableRows
 from xray.datasets.sources.table_spelt import box_columns, unfolded
 from xray.datasets.sources.tables import read_table as read_cells
@@ -80,9 +80,18 @@ def read_table(
         names = ", ".join(name for name in cells.columns if name != "line")
         raise InputError(f"{path} has neither labels nor boxes (found {names}): name them with --label or --columns")
     print(f"{path.name}: {found.in_words()}", flush=True)
+    if unit == PIXELS and (
+        percent := next((name for name in found.box if "%" in name or "percent" in name.lower()), "")
+    ):
+        raise InputError(f"{path.name}: {percent} is in percent of the sides and no pixels: give --units 100")
     if found.silent:
         collector.warnings.append(FileWarning(SILENT, path.name, ", ".join(found.silent)))
+    for said, names_of in found.unused.items():
+        collector.warnings.append(FileWarning(said, path.name, ", ".join(names_of)))
     labels = read_labels(cells, found, path.name, NormalNames(normal, kept))
+    unmapped = [category for category in labels.categories if plain(category) not in set(map(plain, kept))]
+    for said, names_of in doubtful(unmapped).items():
+        collector.warnings.append(FileWarning(said, path.name, ", ".join(names_of)))
     if labels.normal_names:
         print(f"{path.name}: nothing was found where it says {' or '.join(labels.normal_names)}", flush=True)
         collector.notes[NORMAL_LABELS] = list(labels.normal_names)

@@ -1,7 +1,7 @@
 """What the columns of anybody's table are: named by flags, or found by the usual spellings of their names."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from xray.datasets.sources.named_files import NamedFiles, PathEnds
 from xray.datasets.sources.patients import PATIENT_COLUMNS
 from xray.datasets.sources.splits import split_meant
 from xray.datasets.sources.table_answers import is_answers, is_named_as_split, is_uncertain_alone, no_answer
+from xray.datasets.sources.table_beside import said_column, unused
 from xray.datasets.sources.tables import factorize, plain_name, spellings
 from xray.errors import InputError
 from xray.structures.values import is_missing
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 LABELS = (
     "classname", "labelname", "categoryname", "findingname", "findinglabel", "findinglabels", "finding", "findings",
     "label", "labels", "class", "classes", "category", "categories", "diagnosis", "diagnoses", "pathology",
-    "pathologies", "disease", "abnormality", "lesiontype", "name", "target",
+    "pathologies", "disease", "abnormality", "lesiontype", "name", "target", "variable",
 )  # fmt: skip
 SPLITS = ("split", "splits", "datasetsplit", "subset", "partition", "set", "phase", "dataset", "usage")
 _NOTHING_ELSE = SPLITS[:3]
@@ -49,6 +50,7 @@ NO_LABELS = {
 """Columns that may hold 0 and 1 and are no findings."""
 
 _LISTS = ("bbox", "box", "bboxes", "boxes", "boundingbox", "boundingboxes", "coordinates", "bboxcoordinates", "roi")
+_PIXELS = ("inpixels", "pixels", "pixel", "px")
 _OF_BOXES = ("boundingbox", "bbox", "box", "roi", "lesion")
 _MOST_TRIED = 300
 """Distinct ids by which it is decided which column names the files."""
@@ -60,7 +62,8 @@ class Columns:
 
     labels: one of names, or one or more that hold 0 and 1 (is_wide). box: four, or one that holds lists, whose numbers
     are of `form`. size: width and height of the radiograph. silent: columns beside labels of 0, 1 and -1 that hold -1
-    alone, and are not used.
+    alone, and are not used. said: a column that says whether each row's label is there. unused: what is said of columns
+    beside a column of labels → these columns, see `table_beside`.
     """
 
     id: str
@@ -76,12 +79,15 @@ class Columns:
     sex: str | None = None
     age: str | None = None
     silent: tuple[str, ...] = ()
+    said: str | None = None
+    unused: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def in_words(self) -> str:
         """One line that says what was taken for what."""
         boxes = f"boxes by {', '.join(self.box)} ({self.form})" if self.box else "no boxes"
         labels = ", ".join(self.labels[:6]) + (f" and {len(self.labels) - 6} more" if len(self.labels) > 6 else "")
         parts = [f"radiographs by {self.id}", f"labels by {labels or 'no column'}", boxes]
+        parts += [f"whether a row's label is there by {self.said}"] if self.said else []
         further = {"sizes": self.size and ", ".join(self.size), "patients": self.patient, "splits": self.split}
         further |= {"readers": self.reader, "view": self.view, "sex": self.sex, "age": self.age}
         return ", ".join(parts + [f"{what} by {column}" for what, column in further.items() if column])
@@ -129,7 +135,13 @@ def find_columns(table: "pd.DataFrame", name: str, files: NamedFiles, chosen: Ch
     labels, is_wide = _label_columns(find, chosen.label, is_split_said=bool(split or chosen.split))
     free = [column for column in find.all if is_wide and column not in find.used and column not in labels]
     silent = tuple(column for column in free if is_uncertain_alone(find.texts(column)))
-    return Columns(own_id, labels, is_wide, box, form, size, split=split, silent=silent, **single)
+    columns = Columns(own_id, labels, is_wide, box, form, size, split=split, silent=silent, unused={}, **single)
+    if is_wide or not labels:
+        return columns
+    beside = {one: find.texts(one) for one in find.all if one not in find.used and one not in labels}
+    said = said_column(beside)
+    beside = {column: texts for column, texts in beside.items() if column != said}
+    return dataclasses.replace(columns, said=said, unused=unused(beside, NO_LABELS, bool(box)))
 
 
 class _Finder:
@@ -215,7 +227,11 @@ def _box_columns(find: _Finder, chosen: Chosen) -> tuple[tuple[str, ...], Form |
 
 
 def _core(name: str) -> str:
-    """A column's plain name without the word for a box before or behind it."""
+    """A column's plain name without the word for a box before or behind it, and without pixels as its unit."""
+    for unit in _PIXELS:
+        if name.endswith(unit) and name != unit:
+            name = name.removesuffix(unit)
+            break
     for word in _OF_BOXES:
         if name.startswith(word) and len(name) > len(word):
             return name.removeprefix(word)

@@ -23,6 +23,10 @@ BLANK, NEGATIVE, UNCERTAIN, POSITIVE, BAD = 0, 1, 2, 3, -1
 """What a row says of a category: of several rows of a radiograph the largest counts."""
 ONLY = "Finding"
 """The category of boxes in a table without labels."""
+ABSENT = "labels that seem to say that another is absent, which are findings like any unless --map drops them"
+SEVERAL = "labels that may be several in one, which are findings of their own: | parts labels"
+_ABSENT = re.compile(r"(?:no|not|without|negative for) (.+)|(.+) (?:absent|negative)")
+_SEVERAL = re.compile(r"\s*[/+&]\s*|\s+and\s+")
 _UNSAID = frozenset(
     (
         "unknown", "todo", "tbd", "tobedetermined", "unlabeled", "unlabelled", "notlabeled", "notlabelled", "nolabel",
@@ -59,7 +63,35 @@ def read_labels(table: "pd.DataFrame", columns: Columns, name: str, normal: Norm
         codes = np.full((len(table), 1), POSITIVE, dtype=np.int8)
         nowhere = np.zeros(len(table), dtype=bool)
         return Labels((ONLY,), codes, nowhere, nowhere)
-    return (_wide if columns.is_wide else _named)(table, columns.labels, name, normal)
+    labels = (_wide if columns.is_wide else _named)(table, columns.labels, name, normal)
+    return labels if columns.said is None else _where_said(table, columns.said, labels)
+
+
+def doubtful(categories: Sequence[str]) -> dict[str, list[str]]:
+    """What is said of categories whose names are made of others → these: "No Mass" and "Mass/Nodule" beside "Mass"."""
+    said: dict[str, list[str]] = {}
+    plain = {category.casefold() for category in categories}
+    for category in categories:
+        name = category.casefold()
+        if (without := _ABSENT.fullmatch(name)) and (without[1] or without[2]) in plain:
+            said.setdefault(ABSENT, []).append(category)
+        elif len(parts := _SEVERAL.split(name)) > 1 and all(part in plain for part in parts):
+            said.setdefault(SEVERAL, []).append(category)
+    return said
+
+
+def _where_said(table: "pd.DataFrame", column: str, labels: Labels) -> Labels:
+    """The labels of rows that name one each and say in another column whether it is there; of others they say nothing.
+
+    A row that says that nothing was found speaks of all of them, and one that says that this is not so of none.
+    """
+    distinct, code_of = factorize(table[column])
+    said = np.array([*map(_code, distinct), BLANK], dtype=np.int8)[code_of][:, None]
+    codes = np.where(labels.codes == POSITIVE, said, BLANK).astype(np.int8)
+    is_normal = labels.normal & (said[:, 0] == POSITIVE)
+    codes[is_normal] = labels.codes[is_normal]
+    codes[said[:, 0] == BAD] = BAD
+    return dataclasses.replace(labels, codes=codes, normal=is_normal)
 
 
 def _wide(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: NormalNames) -> Labels:

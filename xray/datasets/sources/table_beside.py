@@ -1,0 +1,61 @@
+"""Columns beside a column of labels that may change what its rows say: whether a label is there, or a row counts.
+
+Tables of one row a radiograph and label (`finding, present`; what pandas' melt makes) name labels that are absent, too.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from xray.datasets.sources.table_answers import is_answers
+from xray.datasets.sources.tables import plain_name
+from xray.structures.values import finite_number
+
+SAID = (
+    "present", "ispresent", "presence", "positive", "ispositive", "found", "isfound", "detected", "exists", "value",
+    "answer", "status", "result",
+)  # fmt: skip
+"""Names of columns that say of each row whether its label is there, without case and punctuation."""
+_SCORES = ("score", "scores", "confidence", "conf", "probability", "prob")
+
+OF_ANSWERS = "columns of yes and no beside the labels, which are not used: all rows count"
+OF_SCORES = "columns of scores, which are not used: a truth has none, are these predictions?"
+OF_PLACES = "columns of numbers that may be boxes, and are not used: name them with --columns"
+
+
+def said_column(columns: Mapping[str, list[str]]) -> str | None:
+    """The column that says whether each row's label is there; None where there is none, or it never says no.
+
+    columns: those that have no use yet → their distinct filled cells.
+    """
+    by_name = {plain_name(column): column for column in columns}
+    for name in SAID:
+        texts = columns.get(by_name.get(name, ""), [])
+        if len(texts) > 1 and is_answers(texts):
+            return by_name[name]
+    return None
+
+
+def unused(columns: Mapping[str, list[str]], no_labels: Iterable[str], has_boxes: bool) -> dict[str, list[str]]:
+    """What is said of columns that are not used → these columns.
+
+    columns: as for `said_column`. no_labels: plain names of columns that hold 0 and 1 and mean nothing here.
+    """
+    said: dict[str, list[str]] = {}
+    passed_over = set(no_labels)
+    of_places = [column for column in columns if not has_boxes and _is_numbers(columns[column])]
+    initials = {plain_name(column)[:1] for column in of_places}
+    for column, texts in columns.items():
+        name = plain_name(column)
+        if name in _SCORES and _is_numbers(texts) and len(texts) > 1:
+            said.setdefault(OF_SCORES, []).append(column)
+        elif name not in passed_over and len(texts) > 1 and is_answers(texts):
+            said.setdefault(OF_ANSWERS, []).append(column)
+        elif column in of_places and {"x", "y"} <= initials and name[:1] in "xywh":
+            said.setdefault(OF_PLACES, []).append(column)
+    return said
+
+
+def _is_numbers(texts: Iterable[str]) -> bool:
+    try:
+        return all(finite_number(text.replace(",", ".")) is not None for text in texts)
+    except ValueError:
+        return False
