@@ -91,7 +91,7 @@ def test_one_pass_gives_what_two_models_give(case):
         assert torch.equal(ours["labels"], theirs["labels"])
     assert logits.shape == (2, 2, SIZE, SIZE)
     assert logits.dtype == torch.float32
-    torch.testing.assert_close(logits, logits_apart, rtol=0, atol=1e-4)
+    torch.testing.assert_close(logits, logits_apart, rtol=0, atol=5e-4)
 
 
 def changes():

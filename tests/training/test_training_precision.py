@@ -125,7 +125,7 @@ def task_of(precision="auto", n_rows=1000, canvas_size=64, **flags):
 @pytest.mark.parametrize(
     ("machine", "flags", "expected", "reason"),
     [
-        ({"bfloat16": False}, {}, "32", "this processor has no bfloat16"),
+        ({"bfloat16": False}, {}, "32", "PyTorch has no bfloat16 on this processor"),
         ({"amx": True}, {}, "bf16", "this processor has AMX"),
         ({"amx": True}, {"n_rows": 70}, "32", f"fewer than {FEW_STEPS} steps"),
         ({"amx": True}, {"accumulate": 20}, "32", f"fewer than {FEW_STEPS} steps"),

@@ -198,7 +198,10 @@ def test_one_radiograph_of_a_single_cell_is_no_error():
     images = torch.randint(0, 256, (4, 1, 64, 64), dtype=torch.uint8)
     with torch.inference_mode():
         alone, together = detector(images[:1])[0], detector(images)[0]
-    torch.testing.assert_close(alone["boxes"], together["boxes"])
+    # Boxes of the same score to rounding may change places.
+    assert len(alone["boxes"]) == len(together["boxes"]) > 0
+    nearest = torch.cdist(alone["boxes"].double(), together["boxes"].double(), p=torch.inf).min(1).values
+    assert nearest.max() < 1e-3
 
 
 def test_it_starts_from_one_of_other_categories_and_not_from_another_family(tmp_path):
