@@ -30,6 +30,7 @@ import numpy as np
 from xray.datasets.source import VAL
 from xray.errors import InputError, spelled
 from xray.radiographs.canvas import MAX_PIXELS, Canvas, in_8_bits
+from xray.radiographs.names import has_control
 from xray.structures.boxes import BoxTable, xywh_to_xyxy
 
 ANNOTATIONS = "annotations.json"
@@ -288,6 +289,8 @@ def _assemble(
     )
     if len(boxes) and not (boxes.images.min() >= 0 and boxes.images.max() < len(records)):
         raise _damaged(path, "an annotation names an image that is not there")
+    if strange := [name for name in categories.values() if has_control(name)]:
+        raise _damaged(path, f"a category's name, {strange[0]!r}, holds a control character or a line break")
     if not all(0 < number < 2**31 for number in categories):
         raise _damaged(path, "a category's id is not counted from 1")
     masks = {number: row["segmentation"] for number, row in enumerate(rows) if row.get("segmentation")}

@@ -10,7 +10,7 @@ from xray.datasets.source import TRAIN, VAL
 from xray.datasets.store import ALL_FOLDS, Store, fold_in_words
 from xray.errors import InputError
 from xray.models.weights import WEIGHTS_FILE
-from xray.structures.made_by import MadeBy, parts_of
+from xray.structures.made_by import MadeBy, folders_of, parts_of
 from xray.training.config import CONFIG_FILE
 from xray.training.pseudo import held_back, is_dataset_of
 from xray.training.recipes import read_yaml
@@ -22,11 +22,13 @@ def runs_beside(predictions: Path) -> list[Path]:
     """The run directories whose predictions a file holds: the one that it lies in, itself or in a folder of it; or
     those of the folds beside it, as a cross-validation leaves them. Empty where nothing says so.
     """
-    folder = predictions.absolute().parent
-    for run in (folder, folder.parent):
-        if (run / MODEL).is_file():
-            return [run]
-    return sorted(path.parent for path in folder.glob(f"fold*/{MODEL}"))
+    for folder in folders_of(predictions):
+        for run in (folder, folder.parent):
+            if (run / MODEL).is_file():
+                return [run]
+        if runs := sorted(path.parent for path in folder.glob(f"fold*/{MODEL}")):
+            return runs
+    return []
 
 
 def learned_from(run: Path, store: Store, records: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
@@ -145,9 +147,17 @@ def other_weights(fit: Path, weights: Sequence[str], is_ensemble: bool, made_by:
         return f"{predictions} was made by {names} without {fit}, and {end}"
     if not found.issuperset(weights[is_ensemble:]):
         return f"{predictions} was made by other weights ({names}) than those of {fit}, and {end}"
-    # The folds of a cross-validation are one model, trained several times: thresholds of all are those of each.
-    is_together = len(found) > 1 and not made_by["settings"].get("joined")
+    is_together = len(found) > 1 and _is_together(made_by)
     return f"{predictions} was made by {names} together, and {end}" if not is_ensemble and is_together else ""
+
+
+def _is_together(made_by: MadeBy) -> bool:
+    """Whether several models made predictions of one radiograph. The folds of a cross-validation are one model, trained
+    several times: thresholds of all are those of each."""
+    if "fused" not in made_by:
+        return len(made_by["models"]) > 1
+    is_one = made_by["settings"].get("joined") or len(made_by["fused"]) == 1
+    return not is_one or any(map(_is_together, made_by["fused"]))
 
 
 def strangers(fit: Path, runs: Sequence[Path], predictions: Path) -> str:
