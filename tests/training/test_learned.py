@@ -120,6 +120,8 @@ def test_what_made_by_json_says_of_the_training(store: Store) -> None:
     assert learned(model(store, 0, split_sha256=None)) is None
     assert learned_by(None, store, store.records) is None
     assert learned(model(store, None), model(store, 2, "c")) == (4, "c held back fold 2")
+    # A made_by.json may be anybody's.
+    assert learned(model(store, "2\x1b[2J", "c\nerror: d")) == (6, r"c\nerror: d held back fold 2\x1b[2J")
 
 
 def test_fused_predictions_are_of_all_that_were_fused(store: Store) -> None:

@@ -10,6 +10,7 @@ from xray.datasets.source import TRAIN, VAL
 from xray.datasets.store import ALL_FOLDS, Store, fold_in_words
 from xray.errors import InputError
 from xray.models.weights import WEIGHTS_FILE
+from xray.radiographs.names import visible
 from xray.structures.made_by import MadeBy, folders_of, parts_of
 from xray.training.config import CONFIG_FILE
 from xray.training.pseudo import held_back, is_dataset_of
@@ -95,7 +96,7 @@ def learned_by(made_by: MadeBy | None, store: Store, records: Sequence[Mapping[s
             rows = [n for n, one in enumerate(records) if _is_in(part, one, digest) and _trains(one, fold)]
             if rows:
                 trained.update(rows)
-                words[f"{model['name']} held back {_held_in_words(fold)}"] = None
+                words[visible(f"{model['name']} held back {_held_in_words(fold)}")] = None
     return (len(trained), ", ".join(words)) if is_known else None
 
 
@@ -141,7 +142,7 @@ def other_weights(fit: Path, weights: Sequence[str], is_ensemble: bool, made_by:
     if None in found:
         # Exported files alone do not tell which weights they were made of.
         return ""
-    names = ", ".join(dict.fromkeys(model["name"] for model in models))
+    names = visible(", ".join(dict.fromkeys(model["name"] for model in models)))
     end = "thresholds of one model are not those of another"
     if is_ensemble and weights[0] not in ensembles:
         return f"{predictions} was made by {names} without {fit}, and {end}"
