@@ -97,7 +97,7 @@ def has_amx() -> bool:
 
 
 def _limit() -> str:
-    return next(filter(None, map(os.environ.get, LIMITS)), "").upper()
+    return next((value for name in LIMITS if (value := os.environ.get(name))), "").upper()
 
 
 @functools.cache

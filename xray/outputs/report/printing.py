@@ -36,8 +36,8 @@ def print_table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[S
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    rows = [[visible(str(cell)) for cell in row] for row in rows]
-    cells = [max((cell_len(row[k]) for row in rows), default=0) for k in range(len(columns))]
+    texts = [[visible(str(cell)) for cell in row] for row in rows]
+    cells = [max((cell_len(row[k]) for row in texts), default=0) for k in range(len(columns))]
     widths = [max(cell_len(heading), cell) for (heading, _), cell in zip(columns, cells, strict=True)]
     if sum(widths) + 2 * len(widths) > console.width:
         # A heading may be broken between words, but not numbers and names.
@@ -47,6 +47,6 @@ def print_table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[S
         widths.pop()
     for (heading, kind), width in zip(columns, widths, strict=False):
         table.add_column(heading, justify="right" if kind == "number" else "left", width=width)
-    for row in rows:
+    for row in texts:
         table.add_row(*row[: len(widths)])
     console.print("", table, sep="\n")
