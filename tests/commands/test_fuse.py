@@ -189,6 +189,29 @@ def test_sums_scale_and_a_classifier(tmp_path: Path, data: Path, files: tuple[Pa
     assert rows["one", 15]["score"] == 0.5
 
 
+def test_what_a_classifier_does_not_say_is_told(
+    tmp_path: Path, data: Path, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, box = tmp_path / "labels.csv", [0, 0, 100, 100]
+    path = write(tmp_path / "p.json", ("one", 4, box, 0.6), ("two", 4, box, 0.6), ("two", 1, box, 0.5))
+    labels.write_text("image_id,Cardiomegaly\none,0.25\n")
+    main(Config((path,), data, tmp_path / "part", labels=(labels,)))
+    rows = json.loads((tmp_path / "part/predictions.json").read_text())
+    assert [(row["image_id"], row["score"]) for row in rows] == [("one", 0.3), ("two", 0.6), ("two", 0.5)]
+    said = capsys.readouterr().err
+    assert "--labels says nothing of 1 radiographs (such as Cardiomegaly in 'two'): their 1 boxes keep" in said
+    for text, words in (
+        ("image_id,Cardiomegaly\none.png,0.25\n", r"nothing of any radiograph .* like 'one', there like 'one.png'"),
+        ("image_id,Cardiomegaly\n", "it has no rows"),
+        ("image_id,Cardiomegaly\none,0.25\none,0.9\n", "line 3 has 'one', which an earlier line has"),
+        ("image_id,Cardiomegaly,Cardiomegaly\none,0.25,0.9\n", "several columns Cardiomegaly"),
+    ):
+        labels.write_text(text)
+        with pytest.raises(InputError, match=words):
+            main(Config((path,), data, tmp_path / "out", labels=(labels,)))
+        assert not (tmp_path / "out").exists()
+
+
 def test_a_submission_can_be_fused(tmp_path: Path, data: Path, files: tuple[Path, Path]) -> None:
     csv = tmp_path / "c.csv"
     csv.write_text("image_id,PredictionString\none,3 0.4 0 0 100 100\n")

@@ -101,6 +101,14 @@ def test_an_exception_becomes_one_line_and_a_status(error, status, line, capsys)
     assert captured.out == ""
 
 
+def test_a_name_in_an_error_commands_no_terminal(capsys):
+    def main():
+        raise InputError("no 'a\x1b[2J\nb\x9b1m'")
+
+    assert run_command(main) == 1
+    assert capsys.readouterr().err == "error: no 'a\\x1b[2J b\\x9b1m'\n"
+
+
 @pytest.mark.parametrize("error", [InputError("a"), FlagError("b"), KeyError("c")])
 def test_debug_keeps_the_traceback(error):
     def main():

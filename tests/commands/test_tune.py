@@ -166,6 +166,20 @@ def test_parts_of_one_fold_and_findings_that_are_never_right(
     assert any(line.startswith("Aortic enlargement") for line in said.splitlines())
 
 
+def test_names_of_findings_are_no_markup(
+    tmp_path: Path, write_table_store: Callable[..., Path], capsys: pytest.CaptureFixture
+) -> None:
+    images = [(f"i{number}", "train", number % 2, None) for number in range(24)]
+    boxes = [(number, 1 + number % 2, (100, 100, 400, 400)) for number in range(24)]
+    categories = [{"id": 1, "name": "Nodule [small]"}, {"id": 2, "name": "Mass [/x]"}]
+    data = write_table_store(tmp_path / "data", images, boxes, categories)
+    rows = [(f"i{number}", 1 + number % 2, [100, 100, 300, 300], 0.5) for number in range(24)]
+    (tmp_path / "p.json").write_text(json.dumps([dict(zip(NAMES, row, strict=True)) for row in rows]))
+    main(Config(predictions=(tmp_path / "p.json",), data_path=data, save_path=tmp_path / "out", resamples=0))
+    said = capsys.readouterr().out
+    assert all(any(line.startswith(one["name"]) for line in said.splitlines()) for one in categories)
+
+
 def test_each_file_is_read_once(
     tmp_path: Path, data: Path, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

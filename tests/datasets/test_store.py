@@ -135,6 +135,7 @@ def edit(path, change):
         (lambda c: c["annotations"][0].update(bbox=[0, 0, 1]), "ValueError"),
         (lambda c: c["annotations"][0].update(bbox=[0, 0, float("nan"), 1]), "bbox is not finite"),
         (lambda c: c.pop("categories"), "KeyError: 'categories'"),
+        (lambda c: c["categories"][0].update(name="a\nwarning: b"), r"'a\\nwarning: b', holds a control character"),
     ],
 )
 def test_damaged_annotations(dataset, change, message):

@@ -49,3 +49,5 @@ def test_what_is_missing_is_named_and_counted(store: Store) -> None:
         f"one.json was not run on 1 of 3 radiographs (such as 'c'): {end}",
         f"two.json was not run on 1 of 3 radiographs (such as 'a'): {end}",
     ]
+    (said,) = Coverage.of([found(("a", 1)), found()], store).gaps(["one.json", "empty.json"])
+    assert said.startswith("empty.json has no rows, so that nothing says on what its model was run: it has no vote")

@@ -122,6 +122,17 @@ def test_only_the_ratios_of_weights_count(score: str) -> None:
         assert rows_of(fuse([a, b], weights=[scale, 3 * scale], score=score)) == expected
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("score", FUSED_SCORES)
+def test_weights_that_vanish_beside_others_still_divide(score: str, method: str) -> None:
+    """1e-300 is 0 beside 1e300; a box that only its model has keeps a score that is a number."""
+    a, b = model(("x", 1, (0, 0, 100, 100), 0.5)), model(("x", 1, (500, 500, 600, 600), 0.5))
+    rows = rows_of(fuse([a, b], weights=[1e-300, 1e300], score=score, method=method))
+    # "nmw" computes in float32.
+    assert [tuple(np.round(row[2], 3)) for row in rows] == [(500.0, 500.0, 600.0, 600.0), (0.0, 0.0, 100.0, 100.0)]
+    assert all(0 <= row[3] <= 0.5 for row in rows)
+
+
 def test_by_sum_a_box_keeps_the_mask_of_the_strongest_box_that_counts() -> None:
     masks = [{"size": [1, 1], "counts": name} for name in ("sure", "faint", "other")]
     boxes = (("x", 1, (0, 0, 100, 90), 0.5), ("x", 1, (0, 0, 100, 100), 0.8))

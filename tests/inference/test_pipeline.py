@@ -299,6 +299,7 @@ def changed(run, folder, **changes):
         ({"architecture": {"backbone": "resnet18"}}, "does not hold the model that its model.json describes"),
         ({"architecture": {"stages": 3}}, "does not hold the model that its model.json describes"),
         ({"categories": {}}, "does not hold the model that its model.json describes"),
+        ({"categories": {"1": "a\nwarning: b"}}, r"'a\\nwarning: b', holds a control character"),
         ({"canvas_size": "large"}, "does not hold the model that its model.json describes"),
     ],
 )

@@ -114,6 +114,13 @@ def test_a_limit_of_instructions_counts(monkeypatch, limit, bfloat16, amx):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     assert (has_bfloat16(), has_amx()) == (bfloat16, amx)
+    # The older name counts where the newer one says nothing.
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "")
+    monkeypatch.setenv("DNNL_MAX_CPU_ISA", limit)
+    assert (has_bfloat16(), has_amx()) == (bfloat16, amx)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "ALL")
+    assert (has_bfloat16(), has_amx()) == (True, True)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     assert (has_bfloat16(), has_amx()) == (bfloat16, False)
 

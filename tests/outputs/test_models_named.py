@@ -60,6 +60,25 @@ def test_the_validation_of_a_run_is_of_what_it_held_back(tmp_path: Path, store: 
     assert read_made_by(tmp_path / "out/predictions.json")["fused"] == made
 
 
+def test_links_and_runs_of_any_name(tmp_path: Path, store: Store) -> None:
+    run = a_run(tmp_path / "run", store, 0)
+    plain = made_by_of(run / "validation/predictions.json", ["i0"], store)
+    (tmp_path / "folder").symlink_to(run / "validation")
+    (tmp_path / "fold0.json").symlink_to(run / "validation/predictions.json")
+    (tmp_path / "another").symlink_to(run)
+    for link in ("folder/predictions.json", "fold0.json"):
+        assert made_by_of(tmp_path / link, ["i0"], store) == plain
+    assert (
+        made_by_of(tmp_path / "another/validation/predictions.json", ["i0"], store)["radiographs"]["dataset"]["fold"]
+        == 0
+    )
+    # A run that is called so is not what it held back.
+    named = a_run(tmp_path / "validation", store, 0)
+    made = made_by_of(named / "predictions.json", ["i2"], store)
+    assert learned_by(made, store, store.records) == (2, "validation held back fold 0")
+    assert made_by_of(named / "validation/predictions.json", ["i0"], store)["radiographs"]["dataset"]["fold"] == 0
+
+
 def test_other_predictions_in_a_run_are_of_where_their_radiographs_are(tmp_path: Path, store: Store) -> None:
     path = a_run(tmp_path / "run", store, 0) / "predictions.json"
     assert learned_by(made_by_of(path, ["i2"], store), store, store.records) == (2, "run held back fold 0")

@@ -14,6 +14,11 @@ def test_a_line_for_each_kind_with_a_count_and_the_first():
     assert summary_of([]) == []
 
 
+def test_a_name_cannot_pass_for_a_line_or_command_a_terminal():
+    warning = FileWarning("one grey", "a\nerror: b.dcm", "\x1b[2J\u2028")
+    assert summary_of([warning]) == ["1 × one grey (a\\nerror: b.dcm: \\x1b[2J\\u2028)"]
+
+
 def test_they_are_told_on_stderr_and_where_all_stand(capsys):
     print_warnings(WARNINGS, "warnings.csv")
     assert capsys.readouterr() == (

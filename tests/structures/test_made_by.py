@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from xray.structures.made_by import FILE, parts_of, read_made_by, write_made_by
+from xray.structures.made_by import FILE, folders_of, parts_of, read_made_by, write_made_by
 
 MODEL = {"name": "fold0", "files": {"model.safetensors": "ab"}}
 CONTENT = {"models": [MODEL], "ensemble": None, "settings": {}, "radiographs": {"n": 1, "dataset": None}}
@@ -40,6 +40,17 @@ def test_of_another_file_it_says_nothing(predictions: Path) -> None:
     assert read_made_by(predictions) is None
     write_made_by(predictions.parent, ("predictions.json",), None)
     assert not (predictions.parent / FILE).exists()
+
+
+def test_a_link_leads_to_what_lies_beside_its_file(predictions: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "cv.json"
+    link.symlink_to(predictions)
+    assert read_made_by(link) == read_made_by(predictions)
+    assert folders_of(link) == [link.parent, predictions.parent]
+    # What lies beside the link is of it, if it says so.
+    write_made_by(link.parent, ("cv.json",), CONTENT | {"settings": {"beside": "link"}})
+    assert read_made_by(link)["settings"] == {"beside": "link"}
 
 
 @pytest.mark.parametrize(

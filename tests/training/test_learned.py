@@ -120,6 +120,8 @@ def test_what_made_by_json_says_of_the_training(store: Store) -> None:
     assert learned(model(store, 0, split_sha256=None)) is None
     assert learned_by(None, store, store.records) is None
     assert learned(model(store, None), model(store, 2, "c")) == (4, "c held back fold 2")
+    # A made_by.json may be anybody's.
+    assert learned(model(store, "2\x1b[2J", "c\nerror: d")) == (6, r"c\nerror: d held back fold 2\x1b[2J")
 
 
 def test_fused_predictions_are_of_all_that_were_fused(store: Store) -> None:
@@ -155,6 +157,11 @@ def test_thresholds_are_of_the_weights_that_made_the_scores(store: Store, tmp_pa
     fused = {"fused": [one, record_of(store, model(store, 1, "n", "cd"))], "settings": {"ensemble_sha256": "ee"}}
     assert other_weights(yaml, ["ee", "ab", "cd"], True, fused, path) == ""
     assert "together" in other_weights(run, ["ab"], False, fused, path)
+    # The folds of a cross-validation, and these fused alone, as for --scale, are one model; two such are two.
+    folds = {"fused": fused["fused"], "settings": {"joined": True}}
+    assert other_weights(run, ["ab"], False, folds, path) == ""
+    assert other_weights(run, ["ab"], False, {"fused": [folds], "settings": {}}, path) == ""
+    assert "together" in other_weights(run, ["ab"], False, {"fused": [folds, one], "settings": {}}, path)
     # A fold each of one model's own, as of a run that was used twice.
     assert other_weights(run, ["ab"], False, {"fused": [one, one], "settings": {}}, path) == ""
     exported = record_of(store, model(store, 0, files={"model.onnx": "ff"}))

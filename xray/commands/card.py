@@ -10,6 +10,7 @@ import tyro
 from xray.commands.runner import command
 from xray.errors import InputError
 from xray.files import check_writable, finishing, is_unfinished
+from xray.radiographs.names import visible
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ def main(config: Config) -> None:
     with finishing(page.parent, "card"):
         write_card(facts, page, markdown)
     for warning in facts.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {visible(warning)}", file=sys.stderr)
     print(f"card: {page} and {markdown.name}")
 
 

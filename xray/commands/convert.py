@@ -68,6 +68,7 @@ def show(conversion: dict[str, Any], save_path: Path) -> None:
     """Prints the counts of a conversion.json as a table, and the next command."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from xray.datasets.conversion_account import print_account
 
@@ -76,7 +77,7 @@ def show(conversion: dict[str, Any], save_path: Path) -> None:
     table.add_column()
     table.add_column(justify="right")
     folds = ", ".join(str(count) for count in counts["images_per_fold"].values())
-    table.add_row("[bold]radiographs", str(counts["images"]))
+    table.add_row(Text("radiographs", "bold"), str(counts["images"]))
     table.add_row("  for training, by fold", folds)
     if counts["val_images"]:
         table.add_row("  for validating", str(counts["val_images"]))
@@ -92,15 +93,16 @@ def show(conversion: dict[str, Any], save_path: Path) -> None:
     if has_labels_alone:
         table.add_row("  without a label", str(counts["images_without_labels"]))
     else:
-        table.add_row("[bold]boxes", str(counts["annotations"]))
+        table.add_row(Text("boxes", "bold"), str(counts["annotations"]))
         if counts["masks"]:
             table.add_row("  with a mask", str(counts["masks"]))
         for name, count in counts["annotations_per_category"].items():
             table.add_row(f"  {name}", str(count))
-    table.add_row("[bold]left out or changed", str(sum(dropped.values())))
+    table.add_row(Text("left out or changed", "bold"), str(sum(dropped.values())))
     for reason, count in dropped.items():
         table.add_row(f"  {reason}", str(count))
-    console = Console(highlight=False)
+    # Names of findings may look like Rich's markup.
+    console = Console(highlight=False, markup=False)
     console.print(table)
     print_account(conversion, save_path)
     if conversion["parameters"]["pixels"]:

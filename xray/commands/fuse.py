@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from xray.datasets.store import Store
     from xray.inference.coverage import Coverage
     from xray.inference.ensemble import ByCategory
+    from xray.inference.out_of_fold import Labels
     from xray.structures.made_by import MadeBy
     from xray.structures.predictions import Predictions
 
@@ -82,7 +83,7 @@ def main(config: Config) -> None:
     from xray.evaluation.alignment import check_categories
     from xray.inference.coverage import Coverage
     from xray.inference.ensemble import fuse_by_category, weigh
-    from xray.inference.out_of_fold import mean_labels, member_of, read_labels
+    from xray.inference.out_of_fold import mean_labels, read_labels
     from xray.structures.made_by import read_made_by, write_made_by
     from xray.structures.predictions import NO_FINDING_CATEGORY, write_predictions
     from xray.structures.submission import write_submission
@@ -99,10 +100,12 @@ def main(config: Config) -> None:
     coverage = Coverage.of(models, store)
     for line in (*coverage.gaps(list(map(str, config.predictions))), *empty_ones(config, models, coverage)):
         print(f"warning: {line}", file=sys.stderr)
-    files = [file for path in config.labels for file in member_of(path, of_labels=True).predictions]
-    labels = mean_labels([read_labels(file, store) for file in files])
+    labels = mean_labels([read_labels(file, store) for file in files_of_labels(config)])
     with Console(stderr=True).status("fusing"):
-        fused = weigh(fuse_by_category(models, settings, coverage.covered), labels, settings)
+        fused = fuse_by_category(models, settings, coverage.covered)
+    for line in without_label(fused, labels, store):
+        print(f"warning: {line}", file=sys.stderr)
+    fused = weigh(fused, labels, settings)
     image_ids, n_unknown = images_to_submit(store, fused)
     if n_unknown:
         print(f"warning: {n_unknown} images are not in {store.path}; their boxes are kept", file=sys.stderr)
@@ -181,8 +184,41 @@ def made_by_fused(config: Config, store: "Store", models: "Sequence[Predictions]
     settings = {name: getattr(config, name) for name in names}
     if config.ensemble is not None:
         settings["ensemble_sha256"] = sha256_of(config.ensemble)
-    settings["labels_sha256"] = [sha256_of(path) for path in config.labels if path.is_file()]
+    settings["labels_sha256"] = [sha256_of(path) for path in files_of_labels(config)]
     return {"fused": known, "settings": settings}
+
+
+def files_of_labels(config: Config) -> "list[Path]":
+    """The files of --labels, each of which may be in a folder. Raises InputError if one is not there."""
+    from xray.inference.out_of_fold import member_of
+
+    return [file for path in config.labels for file in member_of(path, of_labels=True).predictions]
+
+
+def without_label(fused: "Predictions", labels: "Labels", store: "Store") -> Iterator[str]:
+    """A sentence if a classifier says nothing of boxes that others of their finding are weighed beside.
+
+    Raises InputError where it says nothing of any box."""
+    from xray.structures.predictions import is_no_finding
+
+    table = fused.table.select(~is_no_finding(fused.table))
+    boxes = list(zip(table.labels.tolist(), (fused.image_ids[image] for image in table.images.tolist()), strict=True))
+    lacking = [(label, name) for label, name in boxes if label in labels and name not in labels[label]]
+    n_known = sum(label in labels for label, _ in boxes)
+    if n_known and len(lacking) == n_known:
+        theirs = next((name for of_image in labels.values() for name in of_image), None)
+        raise InputError(
+            f"--labels says nothing of any radiograph with boxes, which are named like {lacking[0][1]!r}"
+            + ("" if theirs is None else f", there like {theirs!r}")
+            + f": give what infer wrote of {store.path}"
+        )
+    if lacking:
+        label, name = lacking[0]
+        n_images = len({name for _, name in lacking})
+        yield (
+            f"--labels says nothing of {n_images} radiographs (such as {store.categories[label]} in {name!r}): their "
+            f"{len(lacking)} boxes keep their scores, and stand higher beside the others than those would"
+        )
 
 
 def images_to_submit(store: "Store", fused: "Predictions") -> tuple[list[str], int]:

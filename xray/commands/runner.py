@@ -12,6 +12,7 @@ from xray import interrupts
 from xray.errors import DISK_FULL, FlagError, InputError, UnreadFlagsError, is_disk_full
 from xray.flags import parse_flags
 from xray.flags.meant import with_meant
+from xray.radiographs.names import visible
 
 EXIT_FAILED = 1
 EXIT_WRONG_FLAGS = 2
@@ -38,7 +39,7 @@ def run_command(main: Callable[..., int | None], *args: Any, debug: bool = False
             raise  # `xray.__main__.start` ends quietly
         if not isinstance(error, Exception) or (debug and not isinstance(error, UnreadFlagsError)):
             raise
-        print(f"error: {_error_line(error)}", file=sys.stderr)
+        print(f"error: {visible(_error_line(error))}", file=sys.stderr)
         return EXIT_WRONG_FLAGS if isinstance(error, FlagError) else EXIT_FAILED
 
 
@@ -59,7 +60,7 @@ def command(
     try:
         config = parse_flags(config_type, **tyro_options)
     except FlagError as error:
-        print(f"error: {_error_line(error)}", file=sys.stderr)
+        print(f"error: {visible(_error_line(error))}", file=sys.stderr)
         return EXIT_WRONG_FLAGS
     from xray.storage.places import run_here
 

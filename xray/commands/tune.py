@@ -114,7 +114,8 @@ def main(config: Config) -> None:
 
         tuned = tune(material, store.categories, metric, config.resamples, config.seed, advance)
     names = [str(path) for path in config.predictions]
-    report(Console(), store, material, tuned, metric, names, models)
+    # Names of findings may look like Rich's markup.
+    report(Console(markup=False), store, material, tuned, metric, names, models)
     by = tuned.settings
     if not classifiers:
         # None was fitted: one that is loaded beside counts as it does without an ensemble.

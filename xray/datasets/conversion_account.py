@@ -18,6 +18,7 @@ from xray.datasets.source import Dropped, Source
 from xray.file_names import CONVERSION
 from xray.files import replacing
 from xray.radiographs.file_warnings import FileWarning, print_warnings
+from xray.radiographs.names import visible
 
 OTHER_SIZE = "files of another size than their annotations say: boxes are taken to be in pixels of that size"
 _KNOWN_FOLDER = re.compile(r"^(?i:.*(dicom|image|mask|train|test|stage).*)$|^(2\.25\.\d{20,}|\d+(\.\d+){3,})$")
@@ -32,7 +33,7 @@ def print_account(conversion: dict[str, Any], save_path: Path) -> None:
     if n_missing := dropped.get(reasons.MISSING_FILE, 0):
         first = next(row for row in conversion["dropped"]["rows"] if row["reason"] == reasons.MISSING_FILE)
         where = f"{first['where']}: {detail}" if (detail := first.get("detail")) else first["where"]
-        print(f"missing, the first of {n_missing}: {where}" if n_missing > 1 else f"missing: {where}")
+        print(visible(f"missing, the first of {n_missing}: {where}" if n_missing > 1 else f"missing: {where}"))
     if dropped:
         print(f"each with its reason in {save_path / CONVERSION}")
     if n_lost:

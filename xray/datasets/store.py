@@ -31,6 +31,7 @@ from xray.datasets.store_files import bits_of, check_record, damaged, map_images
 from xray.errors import InputError, spelled
 from xray.file_names import ANNOTATIONS, CONVERSION, IMAGES
 from xray.radiographs.canvas import Canvas, in_8_bits
+from xray.radiographs.names import has_control
 from xray.structures.boxes import BoxTable, xywh_to_xyxy
 
 JOURNAL = "conversion.part"
@@ -286,6 +287,8 @@ def _assemble(
     )
     if len(boxes) and not (boxes.images.min() >= 0 and boxes.images.max() < len(records)):
         raise damaged(path, "an annotation names an image that is not there")
+    if strange := [name for name in categories.values() if has_control(name)]:
+        raise damaged(path, f"a category's name, {strange[0]!r}, holds a control character or a line break")
     if not all(0 < number < 2**31 for number in categories):
         raise damaged(path, "a category's id is not counted from 1")
     masks = {number: row["segmentation"] for number, row in enumerate(rows) if row.get("segmentation")}

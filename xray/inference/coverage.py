@@ -62,7 +62,12 @@ class Coverage:
         """A sentence for each model that was not run on all radiographs. names: of the models."""
         for name, covered in zip(names, self.covered, strict=True):
             missing = [image_id for image_id in self.image_ids if image_id not in covered]
-            if missing:
+            if missing and not covered:
+                yield (
+                    f"{name} has no rows, so that nothing says on what its model was run: it has no vote, and the "
+                    "others' weights count alone"
+                )
+            elif missing:
                 yield (
                     f"{name} was not run on {len(missing)} of {len(self.image_ids)} radiographs (such as "
                     f"{missing[0]!r}): its model has no vote there, and the others' weights count alone"

@@ -17,6 +17,7 @@ from xray.models.kernels.convolutions import speed_up_inference
 from xray.models.kernels.norms import fold_batch_norms
 from xray.models.weights import load_deployed
 from xray.radiographs.canvas import in_8_bits, in_levels
+from xray.radiographs.names import has_control
 from xray.structures.sides import from_pairs, mirrored
 from xray.structures.triplet import Triplet
 
@@ -326,4 +327,7 @@ def _loaded_of(description: dict[str, Any], network: nn.Module) -> Loaded:
 
 
 def _categories(description: dict[str, Any]) -> dict[int, str]:
-    return {int(category_id): str(name) for category_id, name in description["categories"].items()}
+    categories = {int(category_id): str(name) for category_id, name in description["categories"].items()}
+    if strange := [name for name in (*categories.values(), *description.get("labels", ())) if has_control(str(name))]:
+        raise ValueError(f"the name of a category, {strange[0]!r}, holds a control character or a line break")
+    return categories

@@ -196,15 +196,23 @@ def _from_csv(path: Path, store: Store) -> Labels:
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             rows = csv.DictReader(file, strict=True)
             names = [name for name in rows.fieldnames or () if name in number]
+            if twice := {name for name in names if names.count(name) > 1}:
+                raise ValueError(f"it has several columns {min(twice)}")
             if "image_id" not in (rows.fieldnames or ()):
                 raise ValueError("it has no column image_id")
             labels: Labels = {number[name]: {} for name in names}
+            seen: set[str] = set()
             for row in rows:
+                if row["image_id"] in seen:
+                    raise ValueError(f"line {rows.line_num} has {row['image_id']!r}, which an earlier line has")
+                seen.add(row["image_id"])
                 for name in names:
                     value = finite_number(row[name])
                     if value is None or not 0 <= value <= 1:
                         raise ValueError(f"line {rows.line_num} has {row[name]!r} for {name}, no probability")
                     labels[number[name]][row["image_id"]] = value
+            if not seen:
+                raise ValueError("it has no rows")
     except OSError as error:
         raise InputError(f"no labels at {path} ({error.strerror}): give what infer wrote with a classifier") from None
     except (ValueError, csv.Error) as error:

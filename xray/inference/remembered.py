@@ -22,7 +22,7 @@ from xray import __version__
 from xray.file_names import WEIGHTS_FILE
 from xray.files import complete
 from xray.inference.openvino_files import INT8, sha256_of
-from xray.models.device import LIMIT, of_processor
+from xray.models.device import LIMITS, of_processor
 from xray.storage.places import as_given
 
 FILE = "precision.json"
@@ -139,8 +139,8 @@ def processor() -> str:
     """The processor's name, and which of its instructions matter and may be used."""
     name, flags = _of_system()
     relevant = sorted(flag for flag in flags if flag.startswith(FLAGS) or flag.endswith(("bf16", "_vnni")))
-    limit = [f"{LIMIT}={os.environ[LIMIT]}"] if os.environ.get(LIMIT) else []
-    return " ".join([name, platform.machine(), *relevant, *limit])
+    limits = [f"{limit}={os.environ[limit]}" for limit in LIMITS if os.environ.get(limit)]
+    return " ".join([name, platform.machine(), *relevant, *limits])
 
 
 @functools.cache

@@ -70,15 +70,16 @@ def inference_precision(precision: str, device: torch.device) -> torch.dtype | N
     return {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}[precision]
 
 
-LIMIT = "ONEDNN_MAX_CPU_ISA"
-"""The environment variable with which a user limits the instructions that oneDNN, and so PyTorch, may use."""
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""The environment variables with which a user limits the instructions that oneDNN, and so PyTorch, may use: the first
+that is not empty counts, the second being its older name."""
 WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
-"""Values of LIMIT that leave no bfloat16 (oneDNN's page "CPU Dispatcher Control"). An unknown value limits nothing."""
+"""Values of LIMITS that leave no bfloat16 (oneDNN's page "CPU Dispatcher Control"). An unknown value limits nothing."""
 WITHOUT_AMX = (*WITHOUT_BFLOAT16, "AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10_1_512", "AVX2_VNNI_2")
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 and LIMIT lets PyTorch use it: AMX, AVX-512 BF16, or BF16 on Arm.
+    """Whether this processor multiplies bfloat16 and LIMITS let PyTorch use it: AMX, AVX-512 BF16, or BF16 on Arm.
 
     PyTorch itself asks the processor alone: under a limit it would compute in bfloat16 by slow detours.
     """
@@ -96,7 +97,7 @@ def has_amx() -> bool:
 
 
 def _limit() -> str:
-    return os.environ.get(LIMIT, "").upper()
+    return next((value for name in LIMITS if (value := os.environ.get(name))), "").upper()
 
 
 @functools.cache

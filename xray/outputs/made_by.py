@@ -15,7 +15,7 @@ from xray.files import sha256_of
 from xray.inference.ensemble_file import is_ensemble
 from xray.inference.pipeline import Pipeline
 from xray.storage.places import as_given
-from xray.structures.made_by import MadeBy, joined, read_made_by
+from xray.structures.made_by import MadeBy, folders_of, joined, read_made_by
 from xray.training.learned import runs_beside
 from xray.training.recipes import read_yaml
 from xray.training.trained_on import TRAINED_ON, facts_of
@@ -80,7 +80,7 @@ def made_by_of(predictions: Path, ids: Sequence[str], store: Store | None = None
         return None
     if not models:
         return None
-    is_validation = len(models) == 1 and predictions.absolute().parent.name == VALIDATION
+    is_validation = any(folder == runs[0].absolute() / VALIDATION for folder in folders_of(predictions))
     if is_validation or len(models) > 1:
         # Each model predicts what it has held back.
         parts = [_part(model, ids, _held_back(model)) for model in models]

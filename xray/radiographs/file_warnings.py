@@ -9,6 +9,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from xray.radiographs.names import visible
+
 NOT_RETRIEVED = "no radiograph, not retrieved"
 """Of objects that an archive has beside radiographs: reports, presentation states, CT."""
 OWN_PICTURE = "pictures of findings, made by xray"
@@ -39,7 +41,7 @@ def summary_of(warnings: Iterable[FileWarning]) -> list[str]:
     for kind, count in counts.most_common():
         first = by_kind[kind]
         detail = f": {first.detail}" if first.detail else ""
-        lines.append(f"{count} × {kind} ({'first: ' if count > 1 else ''}{first.where}{detail})")
+        lines.append(visible(f"{count} × {kind} ({'first: ' if count > 1 else ''}{first.where}{detail})"))
     return lines
 
 

@@ -41,6 +41,12 @@ def has_control(text: str) -> bool:
     return _CONTROL.search(text) is not None
 
 
+def visible(text: str) -> str:
+    r"""A text for a line of output, its control characters as Python writes them ("\n", "\x1b"): a name of a file, a
+    patient or a reader can then neither begin a line of its own nor command a terminal."""
+    return _CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)
+
+
 def fault_of(name: str) -> str | None:
     """Why a name cannot be that of a file below a folder, with / between folders; None where it can."""
     if not name or not name.strip():

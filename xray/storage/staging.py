@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 from xray.errors import InputError
 from xray.file_names import ANNOTATIONS, CONVERSION, IMAGES, LAST, METRICS, MODEL_FILE, PREDICTIONS, UNFINISHED
 from xray.files import PART
+from xray.radiographs.names import visible
 from xray.storage.mirror import Known, Mirror, progress, signature
 from xray.storage.objects import RemoteFile, abort, delete, explained, in_threads, list_files, try_to_write, upload
 
@@ -156,7 +157,7 @@ class Staging(Mirror):
             except Exception as error:
                 if not is_warned and not self._stopping.is_set():
                     line = error if isinstance(error, InputError) else f"{type(error).__name__} while uploading"
-                    print(f"warning: {line} (trying again, the command goes on)", file=sys.stderr)
+                    print(f"warning: {visible(str(line))} (trying again, the command goes on)", file=sys.stderr)
                 is_warned = True
             # Never more than a fifth of the time.
             pause = max(every, 4 * (time.monotonic() - began))

@@ -14,6 +14,8 @@ from xray.errors import InputError
 from xray.structures.boxes import BoxTable
 
 FUSED_SCORES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg", "sum")
+LEAST_WEIGHT = 1e-100
+"""Of a model beside one whose weight is between 1/2 and 1."""
 ROWS_A_PART = 50_000
 """Boxes that one thread fuses at a time: enough to outweigh its start, few enough to sort in the cache."""
 UNCOMPILED = 1000
@@ -91,9 +93,11 @@ def weighted_boxes_fusion(
 
 def without_scale(weights: np.ndarray) -> np.ndarray:
     """(M,) weights in [0, 1], of which only the ratios count: sums of huge ones would overflow, products of tiny ones
-    vanish. They are divided by a power of two, which changes no bit of a mean."""
-    scaled: np.ndarray = np.ldexp(weights, -int(np.frexp(weights.max())[1]))
-    return scaled
+    vanish. They are divided by a power of two, which changes no bit of a mean; one that is above 0 is LEAST_WEIGHT at
+    least, so that a model alone with its box is still divided by something."""
+    scaled = np.ldexp(weights, -int(np.frexp(weights.max())[1]))
+    kept: np.ndarray = np.where(weights > 0, np.maximum(scaled, LEAST_WEIGHT), 0.0)
+    return kept
 
 
 def _split_at_images(rows: np.ndarray, images: np.ndarray) -> list[np.ndarray]:

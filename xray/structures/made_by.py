@@ -47,15 +47,26 @@ def write_made_by(folder: Path, files: Iterable[str], content: Mapping[str, Any]
         temporary.write_text(json.dumps(whole, indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
 
 
+def folders_of(predictions: Path) -> list[Path]:
+    """The folder in which a file lies, absolute, and where the file is a link that of what it leads to."""
+    return list(dict.fromkeys([predictions.absolute().parent, predictions.resolve().parent]))
+
+
 def read_made_by(predictions: Path) -> MadeBy | None:
     """What made a file of predictions; None where nothing beside it says so, or the file has changed since."""
-    path = predictions.parent / FILE
+    names = (predictions.name, predictions.resolve().name)
+    found = (_read(folder / FILE, predictions, names) for folder in folders_of(predictions))
+    return next((content for content in found if content is not None), None)
+
+
+def _read(path: Path, predictions: Path, names: Sequence[str]) -> MadeBy | None:
+    """names: under which the file may speak of the predictions."""
     try:
         if path.stat().st_size > MOST_BYTES:
             return None
         content = json.loads(path.read_bytes())
         is_known = content["version"] == VERSION and _has_settings(content) and all(map(_is_whole, parts_of(content)))
-        is_same = is_known and content["files"].get(predictions.name) == sha256_of(predictions)
+        is_same = is_known and sha256_of(predictions) in [content["files"].get(name) for name in names]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # It may be another tool's: predictions are used as those that have none.
         return None

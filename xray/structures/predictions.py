@@ -22,6 +22,9 @@ from xray.structures.masks import MaskError, box_around, check_segmentation
 from xray.structures.values import finite_number, whole_number
 
 NO_FINDING_CATEGORY = NO_FINDING + 1
+LARGEST = 1e9
+"""Pixels: coordinates of predictions are within plus and minus this, which no radiograph comes near, so that areas do
+not overflow."""
 AS_WRITTEN = 1e-4
 """By how much numbers differ that are the same: files hold scores with few decimals."""
 
@@ -124,6 +127,8 @@ def _parse(rows: list[Any], name: str) -> Predictions:
             ) from None
         if not (np.isfinite([x, y, x + width, y + height]).all() and width >= 0 and height >= 0):
             raise InputError(f"{name}, row {number} has bbox {row['bbox']}: it must be finite with sides of at least 0")
+        if max(abs(x), abs(y), abs(x + width), abs(y + height)) > LARGEST:
+            raise InputError(f"{name}, row {number} has bbox {row['bbox']}: no coordinate may be beyond {LARGEST:g}")
         if not abs(label) < 2**62:
             raise InputError(f"{name}, row {number} has category_id {str(label)[:20]}: it must be smaller than 2^62")
         if not 0 <= score <= 1:

@@ -18,7 +18,7 @@ from xray.files import complete
 from xray.findings import FINDINGS, NO_FINDING, NO_FINDING_BOX
 from xray.structures.boxes import BoxTable
 from xray.structures.masks import decode_mask
-from xray.structures.predictions import NO_FINDING_CATEGORY, Predictions
+from xray.structures.predictions import LARGEST, NO_FINDING_CATEGORY, Predictions
 from xray.structures.rle import encode
 
 PREDICTION = "PredictionString"
@@ -234,7 +234,7 @@ def _check_ids(image_ids: Sequence[str], where: str) -> None:
 
 def _check_values(table: BoxTable, image_ids: Sequence[str | int], where: str) -> None:
     inside = (table.scores >= 0) & (table.scores <= 1)
-    sound = np.isfinite(table.boxes).all(axis=1) & (table.boxes[:, 2:] >= table.boxes[:, :2]).all(axis=1)
+    sound = (np.abs(table.boxes) <= LARGEST).all(axis=1) & (table.boxes[:, 2:] >= table.boxes[:, :2]).all(axis=1)
     if not inside.all():
         row = np.flatnonzero(~inside)[0]
         raise InputError(
@@ -244,7 +244,7 @@ def _check_values(table: BoxTable, image_ids: Sequence[str | int], where: str) -
         row = np.flatnonzero(~sound)[0]
         raise InputError(
             f"{where}: {image_ids[table.images[row]]} has the box {table.boxes[row].tolist()}: "
-            "it must be finite with x_min <= x_max and y_min <= y_max"
+            f"it must be finite, within {LARGEST:g}, with x_min <= x_max and y_min <= y_max"
         )
 
 

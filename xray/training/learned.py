@@ -10,7 +10,8 @@ from xray.datasets.source import TRAIN, VAL
 from xray.datasets.store import ALL_FOLDS, Store, fold_in_words
 from xray.errors import InputError
 from xray.file_names import CONFIG_FILE, MODEL_FILE, WEIGHTS_FILE
-from xray.structures.made_by import MadeBy, parts_of
+from xray.radiographs.names import visible
+from xray.structures.made_by import MadeBy, folders_of, parts_of
 from xray.training.pseudo import held_back, is_dataset_of
 from xray.training.recipes import read_yaml
 
@@ -19,11 +20,13 @@ def runs_beside(predictions: Path) -> list[Path]:
     """The run directories whose predictions a file holds: the one that it lies in, itself or in a folder of it; or
     those of the folds beside it, as a cross-validation leaves them. Empty where nothing says so.
     """
-    folder = predictions.absolute().parent
-    for run in (folder, folder.parent):
-        if (run / MODEL_FILE).is_file():
-            return [run]
-    return sorted(path.parent for path in folder.glob(f"fold*/{MODEL_FILE}"))
+    for folder in folders_of(predictions):
+        for run in (folder, folder.parent):
+            if (run / MODEL_FILE).is_file():
+                return [run]
+        if runs := sorted(path.parent for path in folder.glob(f"fold*/{MODEL_FILE}")):
+            return runs
+    return []
 
 
 def learned_from(run: Path, store: Store, records: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
@@ -90,7 +93,7 @@ def learned_by(made_by: MadeBy | None, store: Store, records: Sequence[Mapping[s
             rows = [n for n, one in enumerate(records) if _is_in(part, one, digest) and _trains(one, fold)]
             if rows:
                 trained.update(rows)
-                words[f"{model['name']} held back {_held_in_words(fold)}"] = None
+                words[visible(f"{model['name']} held back {_held_in_words(fold)}")] = None
     return (len(trained), ", ".join(words)) if is_known else None
 
 
@@ -136,15 +139,23 @@ def other_weights(fit: Path, weights: Sequence[str], is_ensemble: bool, made_by:
     if None in found:
         # Exported files alone do not tell which weights they were made of.
         return ""
-    names = ", ".join(dict.fromkeys(model["name"] for model in models))
+    names = visible(", ".join(dict.fromkeys(model["name"] for model in models)))
     end = "thresholds of one model are not those of another"
     if is_ensemble and weights[0] not in ensembles:
         return f"{predictions} was made by {names} without {fit}, and {end}"
     if not found.issuperset(weights[is_ensemble:]):
         return f"{predictions} was made by other weights ({names}) than those of {fit}, and {end}"
-    # The folds of a cross-validation are one model, trained several times: thresholds of all are those of each.
-    is_together = len(found) > 1 and not made_by["settings"].get("joined")
+    is_together = len(found) > 1 and _is_together(made_by)
     return f"{predictions} was made by {names} together, and {end}" if not is_ensemble and is_together else ""
+
+
+def _is_together(made_by: MadeBy) -> bool:
+    """Whether several models made predictions of one radiograph. The folds of a cross-validation are one model, trained
+    several times: thresholds of all are those of each."""
+    if "fused" not in made_by:
+        return len(made_by["models"]) > 1
+    is_one = made_by["settings"].get("joined") or len(made_by["fused"]) == 1
+    return not is_one or any(map(_is_together, made_by["fused"]))
 
 
 def strangers(fit: Path, runs: Sequence[Path], predictions: Path) -> str:

@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from source_cases import write_picture
 
+from xray.commands.convert import show
 from xray.datasets import sources
 from xray.datasets.sources.coco import read_coco
 from xray.datasets.sources.coco_images import NO_SPLIT
@@ -216,6 +217,22 @@ def test_a_category_that_nothing_can_hold_is_refused(raw, tmp_path):
     with pytest.raises(InputError, match=r"category named 'Nod\\x07ule', with a control character .* rename it there"):
         sources.convert("coco", raw, tmp_path / "data", n_workers=0)
     assert not (tmp_path / "data").exists()
+
+
+def test_names_of_findings_are_printed_as_they_are(raw, tmp_path, capsys):
+    """Not as Rich's markup, of which "[/x]" is an error and "[small]" nothing."""
+    names = ["Nodule [small]", "Mass [/x]"]
+    write(
+        raw,
+        [image(number) for number in range(1, 5)],
+        [box(1, 1, category_id=1), box(2, 1, category_id=2)],
+        [{"id": n, "name": name} for n, name in enumerate(names, 1)],
+    )
+    conversion = sources.convert("coco", raw, tmp_path / "data", n_folds=2, n_workers=0)
+    show(conversion, tmp_path / "data")
+    said = capsys.readouterr().out
+    assert [line.split("  ")[1] for line in said.splitlines() if "[" in line] == names
+    assert said.startswith("radiographs")
 
 
 LOST = "radiograph with an annotation that could not be used"

@@ -27,6 +27,7 @@ from xray.outputs.report.figures import DRAWN, thinned
 from xray.outputs.report.galleries import galleries, pixels_of
 from xray.outputs.report.page import Page, to_markdown
 from xray.outputs.report.parts import Bar, Section, Tile, table, tile
+from xray.outputs.report.printing import print_table
 from xray.outputs.report.training import curve_metrics, read_curves, run_of, training_sections
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import Predictions, read_predictions
@@ -35,6 +36,12 @@ from xray.structures.predictions import Predictions, read_predictions
 def markdown_of(*sections: Section, tiles: tuple[Tile, ...] = (), warnings: tuple[str, ...] = ()) -> str:
     page = Page("T", "s", warnings, tiles, sections)
     return to_markdown({"page": page, "now": "now", "version": "1"})
+
+
+def test_printed_names_cannot_pass_for_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("Readers", [("Reader", "text"), ("Boxes", "number")], [["R1\nwarning: [b]x\x1b[2J", 3]])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("R1\\nwarning: [b]x\\x1b[2J") and line.endswith("3") for line in lines)
 
 
 def test_a_table_in_markdown() -> None:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from xray.outputs.report.page import Page
+from xray.radiographs.names import visible
 
 WIDTH_OF_FILES = 200
 """Characters of a line that is not printed on a terminal."""
@@ -19,7 +20,7 @@ def show(page: Page) -> None:
     Of a table that is too wide for the terminal, the last columns are left out.
     """
     for warning in page.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {visible(warning)}", file=sys.stderr)
     for tile in page.tiles:
         print(f"{tile.label} {tile.value}" + (f" ({tile.note})" if tile.note else ""))
     for section in page.sections:
@@ -35,7 +36,8 @@ def print_table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[S
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    cells = [max((cell_len(str(row[k])) for row in rows), default=0) for k in range(len(columns))]
+    texts = [[visible(str(cell)) for cell in row] for row in rows]
+    cells = [max((cell_len(row[k]) for row in texts), default=0) for k in range(len(columns))]
     widths = [max(cell_len(heading), cell) for (heading, _), cell in zip(columns, cells, strict=True)]
     if sum(widths) + 2 * len(widths) > console.width:
         # A heading may be broken between words, but not numbers and names.
@@ -45,6 +47,6 @@ def print_table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[S
         widths.pop()
     for (heading, kind), width in zip(columns, widths, strict=False):
         table.add_column(heading, justify="right" if kind == "number" else "left", width=width)
-    for row in rows:
-        table.add_row(*map(str, row[: len(widths)]))
+    for row in texts:
+        table.add_row(*row[: len(widths)])
     console.print("", table, sep="\n")
