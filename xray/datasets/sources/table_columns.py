@@ -60,7 +60,7 @@ class Columns:
 
     labels: one of names, or one or more that hold 0 and 1 (is_wide). box: four, or one that holds lists, whose numbers
     are of `form`. size: width and height of the radiograph. silent: columns beside labels of 0, 1 and -1 that hold -1
-    alone, and are not used.
+    alone, and are not used. unused: all others that are not used.
     """
 
     id: str
@@ -76,6 +76,7 @@ class Columns:
     sex: str | None = None
     age: str | None = None
     silent: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
     def in_words(self) -> str:
         """One line that says what was taken for what."""
@@ -84,7 +85,9 @@ class Columns:
         parts = [f"radiographs by {self.id}", f"labels by {labels or 'no column'}", boxes]
         further = {"sizes": self.size and ", ".join(self.size), "patients": self.patient, "splits": self.split}
         further |= {"readers": self.reader, "view": self.view, "sex": self.sex, "age": self.age}
-        return ", ".join(parts + [f"{what} by {column}" for what, column in further.items() if column])
+        unused = ", ".join(self.unused[:6]) + (f" and {len(self.unused) - 6} more" if len(self.unused) > 6 else "")
+        used = ", ".join(parts + [f"{what} by {column}" for what, column in further.items() if column])
+        return used + (f"; not used: {unused}" if unused else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +132,9 @@ def find_columns(table: "pd.DataFrame", name: str, files: NamedFiles, chosen: Ch
     labels, is_wide = _label_columns(find, chosen.label, is_split_said=bool(split or chosen.split))
     free = [column for column in find.all if is_wide and column not in find.used and column not in labels]
     silent = tuple(column for column in free if is_uncertain_alone(find.texts(column)))
-    return Columns(own_id, labels, is_wide, box, form, size, split=split, silent=silent, **single)
+    used = find.used.union(labels, silent)
+    unused = tuple(column for column in find.all if column not in used)
+    return Columns(own_id, labels, is_wide, box, form, size, split=split, silent=silent, unused=unused, **single)
 
 
 class _Finder:
