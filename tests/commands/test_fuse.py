@@ -159,6 +159,7 @@ def test_a_model_votes_where_it_was_run(tmp_path: Path, data: Path, capsys: pyte
     said = capsys.readouterr().err
     assert f"warning: {first} was not run on 2 of 4 radiographs (such as 'three'): its model has no vote there" in said
     assert f"warning: {second} has no rows for 1 of 4 radiographs, where its model counts as one that found" in said
+    assert 'if it was not run there, give it a "No finding" row for each radiograph that it was run on' in said
 
 
 def test_settings_reach_the_fusion(tmp_path: Path, data: Path, files: tuple[Path, Path]) -> None:

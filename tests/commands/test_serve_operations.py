@@ -80,6 +80,14 @@ def test_an_address_of_the_web_is_no_name(flag, monkeypatch, capsys):
     assert f"--{flag} is 'https://a.example'" in capsys.readouterr().err
 
 
+def test_a_node_needs_somebody_to_answer(monkeypatch, capsys):
+    from xray.commands import serve
+
+    monkeypatch.setattr("sys.argv", ["xray serve", "--weights", "run", "--dicom-port", "11112"])
+    assert serve.run() == 2
+    assert "--dicom-port needs --dicom-return AET@HOST:PORT" in capsys.readouterr().err
+
+
 def test_files_that_cannot_be_read(tmp_path):
     for options in ({"auth": tmp_path / "no"}, {"tls_cert": tmp_path / "no", "tls_key": tmp_path / "no"}):
         with pytest.raises(InputError, match="cannot be read"):

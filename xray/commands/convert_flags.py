@@ -80,7 +80,7 @@ class Coco(ReaderFlags):
     """Anyone's own radiographs, under images/ or as their COCO file says; boxes or masks of any categories."""
 
     annotations: str | None = None
-    """The COCO file, relative to --data-path; needed only where there are several."""
+    """The COCO file, relative to --data-path or to here; needed only where there are several."""
     crowds: Literal["auto", "keep", "ignore"] = "auto"
     """Run lengths with iscrowd 1. keep: each is one object, as CVAT's brush and supervision mean it; ignore: they are
     regions of many objects, as in the COCO set, and radiographs that have one are left out; auto: keep, unless the file

@@ -131,7 +131,8 @@ def empty_ones(config: Config, models: "Sequence[Predictions]", coverage: "Cover
         if n_empty := len(covered.difference(model.image_ids)):
             yield (
                 f"{path} has no rows for {n_empty} of {len(coverage.image_ids)} radiographs, where its model counts as "
-                "one that found nothing"
+                'one that found nothing; if it was not run there, give it a "No finding" row for each radiograph that '
+                "it was run on"
             )
 
 

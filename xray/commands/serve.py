@@ -138,6 +138,8 @@ def check_dicom(config: Config) -> "Peer | None":
     for title in config.dicom_callers:
         check_aet("--dicom-callers", title)
     dicom_tls(config)
+    if not config.dicom_return:
+        raise FlagError("--dicom-port needs --dicom-return AET@HOST:PORT, the node that gets the findings")
     return parse_peer("--dicom-return", config.dicom_return)
 
 

@@ -73,9 +73,25 @@ def test_a_file_is_not_taken_for_another(root):
             "3.png",
             reasons.MISSING_FILE,
             "looked for 3.png, images/3.png, images/annotations/3.png below the data path; images/old/3.png is not "
-            "taken for it, as other names show where the data path begins",
+            "taken for it, as a name without a folder means no other place: give the folder of the pictures as "
+            "--data-path",
         ),
     ]
+
+
+def test_the_coco_file_may_lie_outside_the_pictures_folder(root, monkeypatch):
+    # With the folder of the pictures as the data path, a name without a folder, or with one above it, is found.
+    monkeypatch.chdir(root)
+    write(root, "boxes.json", ["1.png", "images/2.png"])
+    for chosen in (str(root / "boxes.json"), "boxes.json"):
+        source = read_coco(root / "images", chosen)
+        assert [image.file_name for image in source.images] == ["1.png", "2.png"]
+        assert source.dropped == []
+    # Of two files of one name that of the data path is meant.
+    write(root, "images/boxes.json", ["2.png"])
+    assert [image.file_name for image in read_coco(root / "images", "boxes.json").images] == ["2.png"]
+    with pytest.raises(InputError, match=r"there is no other\.json, neither in .*images nor here: check --annotations"):
+        read_coco(root / "images", "other.json")
 
 
 @pytest.mark.parametrize("start", ["", "/data/set/", "D:\\set\\"])

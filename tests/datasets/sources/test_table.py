@@ -330,6 +330,17 @@ def test_what_is_refused(read, text, flags, message):
     assert "\n" not in str(error.value)
 
 
+def test_columns_that_are_not_used_are_named(read, capsys):
+    # "Befund" is no usual name of labels: unsaid, all boxes would be of one category for no visible reason.
+    read("image,Befund,x1,y1,x2,y2,remark\n0,Mass,20,30,60,130,\n")
+    said = capsys.readouterr().out
+    assert "labels by no column, boxes by x1, y1, x2, y2 (xyxy); not used: Befund, remark\n" in said
+    read("image,label,x1,y1,x2,y2\n0,Mass,20,30,60,130\n")
+    assert "not used" not in capsys.readouterr().out
+    read("image,Mass,Nodule,all,note,a,b,c,d,e,f,g\n0,1,0,-1,,,,,,,,\n")
+    assert "; not used: note, a, b, c, d, e and 2 more\n" in capsys.readouterr().out
+
+
 def test_which_table_there_is(pictures, tmp_path, capsys):
     root = tmp_path / "raw"
     root.mkdir()
@@ -340,7 +351,7 @@ def test_which_table_there_is(pictures, tmp_path, capsys):
     (root / "labels.tsv").write_text("image\tlabel\n0\tMass\n")
     (root / "README.txt").write_text("hello\n")
     read_table(root)
-    assert "labels.tsv: radiographs by image, labels by label, no boxes" in capsys.readouterr().out
+    assert "labels.tsv: radiographs by image, labels by label, no boxes\n" in capsys.readouterr().out
     (root / "other.csv").write_text("image,label\n0,Mass\n")
     with pytest.raises(InputError, match=r"holds 2 tables \(labels.tsv, other.csv\): choose one with --table"):
         read_table(root)
@@ -509,7 +520,9 @@ def test_labels_joined_by_commas_are_several_where_each_is_one_elsewhere(read):
 def test_a_row_without_a_split_is_said_to_train(read):
     source = read("image,label,split\n000.png,Mass,test\n001.png,Mass,\n")
     assert [image.split for image in source.images] == ["test", "train"]
-    assert (table_rows.BLANK_SPLIT, "1 of 2") in [(warning.kind, warning.detail) for warning in source.warnings]
+    assert (table_rows.BLANK_SPLIT, "1 of 2 radiographs") in [
+        (warning.kind, warning.detail) for warning in source.warnings
+    ]
 
 
 @pytest.mark.parametrize("more", ["", ","])

@@ -37,7 +37,7 @@ def read_coco(
     data_path: directory of the radiographs, which stand where the file names say, seen from there or from the COCO
         file's own folder, or in images/ or a folder of that named after the file (images/default for
         annotations/instances_default.json).
-    annotations: the COCO file, relative to `data_path`; found by itself where there is one only.
+    annotations: the COCO file, relative to `data_path` or to here; found by itself where there is one only.
     crowds, unplaced: as for `xray.datasets.sources.coco_annotations.read_annotations`.
     normal, kept: which categories mean that nothing was found, and which do not, see `NormalNames`.
     same_size: as for `xray.datasets.sources.edges.refuse_boxes_beyond`.
@@ -74,7 +74,8 @@ def source_of(
 
     folders: as for `Images`. content: the file's bytes.
     """
-    beside = file.parent.relative_to(root).as_posix()
+    # A file that lies elsewhere has no folder of its own here: its names are seen from the root.
+    beside = file.parent.relative_to(root).as_posix() if file.parent.is_relative_to(root) else "."
     coco = in_original_pixels(coco)
     rows = coco.annotations
     categories, taken = without_normal(read_categories(coco.categories, file), normal, file)
@@ -127,9 +128,10 @@ def _image(image: SourceImage, is_normal: bool) -> SourceImage:
 
 def _find_annotations(root: Path, chosen: str | None) -> Path:
     if chosen is not None:
-        if (root / chosen).is_file():
-            return root / chosen
-        raise InputError(f"there is no {chosen} in {root}: give --annotations relative to --data-path")
+        path = root / chosen if (root / chosen).is_file() else Path(chosen)
+        if not path.is_file():
+            raise InputError(f"there is no {chosen}, neither in {root} nor here: check --annotations")
+        return path
     if (root / ANNOTATIONS).is_file():
         return check_inside(root / ANNOTATIONS, root)
     for pattern in ("instances*.json", "*.json", "annotations/instances*.json", "annotations/*.json"):

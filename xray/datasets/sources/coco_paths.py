@@ -83,6 +83,9 @@ class PathsElsewhere:
             why = f"there is a folder {folder}, which lacks it"
         elif self._names[ends[-1]] > 1:
             why = "other names end so, too"
+        elif "/" not in name:
+            # It is in one of the places named: nothing says which of many folders it could mean.
+            why = "a name without a folder means no other place: give the folder of the pictures as --data-path"
         else:
             why = "other names show where the data path begins"
         return f"{said}; {others[0]} is not taken for it, as {why}"

@@ -86,7 +86,7 @@ def read_table(
         raise InputError(f"{path.name}: {percent} is in percent of the sides and no pixels: give --units 100")
     if found.silent:
         collector.warnings.append(FileWarning(SILENT, path.name, ", ".join(found.silent)))
-    for said, names_of in found.unused.items():
+    for said, names_of in found.doubts.items():
         collector.warnings.append(FileWarning(said, path.name, ", ".join(names_of)))
     labels = read_labels(cells, found, path.name, NormalNames(normal, kept))
     unmapped = [category for category in labels.categories if plain(category) not in set(map(plain, kept))]

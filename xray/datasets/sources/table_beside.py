@@ -34,7 +34,7 @@ def said_column(columns: Mapping[str, list[str]]) -> str | None:
     return None
 
 
-def unused(columns: Mapping[str, list[str]], no_labels: Iterable[str], has_boxes: bool) -> dict[str, list[str]]:
+def doubts_of(columns: Mapping[str, list[str]], no_labels: Iterable[str], has_boxes: bool) -> dict[str, list[str]]:
     """What is said of columns that are not used → these columns.
 
     columns: as for `said_column`. no_labels: plain names of columns that hold 0 and 1 and mean nothing here.

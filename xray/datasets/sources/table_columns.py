@@ -12,7 +12,7 @@ from xray.datasets.sources.named_files import NamedFiles, PathEnds
 from xray.datasets.sources.patients import PATIENT_COLUMNS
 from xray.datasets.sources.splits import split_meant
 from xray.datasets.sources.table_answers import is_answers, is_named_as_split, is_uncertain_alone, no_answer
-from xray.datasets.sources.table_beside import said_column, unused
+from xray.datasets.sources.table_beside import doubts_of, said_column
 from xray.datasets.sources.tables import factorize, plain_name, spellings
 from xray.errors import InputError
 from xray.structures.values import is_missing
@@ -62,8 +62,8 @@ class Columns:
 
     labels: one of names, or one or more that hold 0 and 1 (is_wide). box: four, or one that holds lists, whose numbers
     are of `form`. size: width and height of the radiograph. silent: columns beside labels of 0, 1 and -1 that hold -1
-    alone, and are not used. said: a column that says whether each row's label is there. unused: what is said of columns
-    beside a column of labels → these columns, see `table_beside`.
+    alone, and are not used. said: a column that says whether each row's label is there. unused: all others that are not
+    used. doubts: what is said of columns beside a column of labels → these columns, see `table_beside`.
     """
 
     id: str
@@ -80,7 +80,8 @@ class Columns:
     age: str | None = None
     silent: tuple[str, ...] = ()
     said: str | None = None
-    unused: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    doubts: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def in_words(self) -> str:
         """One line that says what was taken for what."""
@@ -90,7 +91,9 @@ class Columns:
         parts += [f"whether a row's label is there by {self.said}"] if self.said else []
         further = {"sizes": self.size and ", ".join(self.size), "patients": self.patient, "splits": self.split}
         further |= {"readers": self.reader, "view": self.view, "sex": self.sex, "age": self.age}
-        return ", ".join(parts + [f"{what} by {column}" for what, column in further.items() if column])
+        unused = ", ".join(self.unused[:6]) + (f" and {len(self.unused) - 6} more" if len(self.unused) > 6 else "")
+        used = ", ".join(parts + [f"{what} by {column}" for what, column in further.items() if column])
+        return used + (f"; not used: {unused}" if unused else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,13 +138,17 @@ def find_columns(table: "pd.DataFrame", name: str, files: NamedFiles, chosen: Ch
     labels, is_wide = _label_columns(find, chosen.label, is_split_said=bool(split or chosen.split))
     free = [column for column in find.all if is_wide and column not in find.used and column not in labels]
     silent = tuple(column for column in free if is_uncertain_alone(find.texts(column)))
-    columns = Columns(own_id, labels, is_wide, box, form, size, split=split, silent=silent, unused={}, **single)
-    if is_wide or not labels:
-        return columns
-    beside = {one: find.texts(one) for one in find.all if one not in find.used and one not in labels}
-    said = said_column(beside)
-    beside = {column: texts for column, texts in beside.items() if column != said}
-    return dataclasses.replace(columns, said=said, unused=unused(beside, NO_LABELS, bool(box)))
+    beside = [column for column in find.all if column not in find.used and column not in labels]
+    said, doubts = None, dict[str, list[str]]()
+    if labels and not is_wide:
+        texts = {column: find.texts(column) for column in beside}
+        said = said_column(texts)
+        doubts = doubts_of({column: texts[column] for column in beside if column != said}, NO_LABELS, bool(box))
+    unused = tuple(column for column in beside if column not in silent and column != said)
+    found = Columns(
+        own_id, labels, is_wide, box, form, size, split=split, silent=silent, unused=(), doubts={}, **single
+    )
+    return dataclasses.replace(found, said=said, unused=unused, doubts=doubts)
 
 
 class _Finder:

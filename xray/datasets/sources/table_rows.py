@@ -47,11 +47,14 @@ BOX_OF_NEGATIVE = "box on a row whose labels are all 0"
 BOX_OF_UNCERTAIN = "box of an uncertain label"
 AT_ODDS = "row of which one column means nothing was found, and another of such a name does not"
 CONTRADICTORY = "row that means nothing was found, beside a finding"
-BLANK_UNKNOWN = "radiographs with blank labels, which count as unknown (--blank negative if they mean no finding)"
+BLANK_UNKNOWN = (
+    "table with blank labels (nothing, none, NA or the like), whose radiographs count as unknown (--blank negative if "
+    "they mean no finding)"
+)
 UNSAID = (
     "radiographs with labels that say nothing, which count as unknown (a line for them in --map makes them findings)"
 )
-BLANK_SPLIT = "radiographs without a split, which train"
+BLANK_SPLIT = "table with radiographs without a split, which train"
 UNCERTAIN_LABELS = "uncertain labels"
 MAY_BE_CORNERS = "boxes that may be two corners"
 WITHOUT_LABELS = "table without a column of labels: its boxes are of one category, Finding"
@@ -170,7 +173,7 @@ class TableRows:
             self.collector.warnings.append(FileWarning(UNSAID, self.name, said))
         is_blank &= ~is_unsaid
         if blank == "unknown" and (n_blank := int(is_blank.any(axis=1).sum())):
-            self.collector.warnings.append(FileWarning(BLANK_UNKNOWN, self.name, f"{n_blank} of {n}"))
+            self.collector.warnings.append(FileWarning(BLANK_UNKNOWN, self.name, f"{n_blank} of {n} radiographs"))
         if blank != "unknown":
             codes[is_blank] = NEGATIVE if blank == "negative" else POSITIVE
         unknown = (codes == BLANK) | (codes == UNCERTAIN)
@@ -209,7 +212,7 @@ class TableRows:
                     raise InputError(f"{self.name}: {text!r} in {columns.split} is no split: write train, val or test")
             further["split"] = self._first(n, [*splits, None], code_of, "split")
             if n_blank := further["split"].count(None):
-                self.collector.warnings.append(FileWarning(BLANK_SPLIT, self.name, f"{n_blank} of {n}"))
+                self.collector.warnings.append(FileWarning(BLANK_SPLIT, self.name, f"{n_blank} of {n} radiographs"))
         if columns.size:
             pairs = list(zip(*(_sides(self.cells[column]) for column in columns.size), strict=True))
             known = [pair if min(pair) > 0 and pair[0] * pair[1] <= MAX_PIXELS else None for pair in pairs]

@@ -90,7 +90,9 @@ def reliability_figure(calibrations: Sequence[Calibration]) -> bytes:
         # On the side of the diagonal that the dots leave free.
         gap = np.nansum(one.before.frequency - one.before.confidence)
         x, y, side, edge = (0.03, 0.96, "left", "top") if gap < 0 else (0.98, 0.05, "right", "bottom")
-        axes.text(x, y, text, transform=axes.transAxes, ha=side, va=edge, fontsize=7)
+        # What lies below it must not be read as a part of it.
+        ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
+        axes.text(x, y, text, transform=axes.transAxes, ha=side, va=edge, fontsize=7, bbox=ground, zorder=5)
 
     panels = [(one.name, one) for one in calibrations]
     return panel_grid(panels, "mean score", "share that is right", draw, legend=True)
