@@ -138,8 +138,8 @@ def find_columns(table: "pd.DataFrame", name: str, files: NamedFiles, chosen: Ch
     columns = Columns(own_id, labels, is_wide, box, form, size, split=split, silent=silent, unused={}, **single)
     if is_wide or not labels:
         return columns
-    beside = {one: find.texts(one) for one in find.all if one not in find.used and one not in labels}
-    said = said_column(beside)
+    beside = {one: find.counts(one) for one in find.all if one not in find.used and one not in labels}
+    said = said_column(beside, name)
     beside = {column: texts for column, texts in beside.items() if column != said}
     return dataclasses.replace(columns, said=said, unused=unused(beside, NO_LABELS, bool(box)))
 
