@@ -258,3 +258,14 @@ def test_nothing_becomes_negative_that_was_not(rules, labels, unknown):
         if rule == "{maybe: [B]}" and place in labels | unknown:
             assert number["b"] in known
     assert not set(image.labels) & set(image.unknown)
+
+
+@pytest.mark.parametrize("word", ["no", "yes", "False", "delete", "Remove", "ignore"])
+def test_words_that_mean_something_else_are_no_names(word):
+    with pytest.raises(InputError, match=f"Mass becomes {word}, which names no finding: write drop"):
+        parse_map(f"Mass: {word}".encode(), "m.yaml")
+
+
+@pytest.mark.parametrize(("word", "name"), [("Drop", None), ("DROP", None), ("Keep", "Mass")])
+def test_drop_and_keep_in_any_case(word, name):
+    assert parse_map(f"Mass: {word}".encode(), "m.yaml").rule("Mass").name == name

@@ -36,6 +36,8 @@ DROPPED, MAY_BE_DROPPED = "dropped", "dropped_unknown"
 """Keys of an image's entry: names of categories that it shows, or may show, and that the dataset does not have."""
 
 _REST = "*"
+_NO_NAMES = frozenset(("yes", "no", "true", "false", "delete", "remove", "ignore", "skip", "exclude", "discard"))
+"""What people write for drop, keep or normal, and is a name only beside others of this kind, in lower case."""
 _CATEGORIES = "categories"
 
 
@@ -194,10 +196,15 @@ def _rule(name: str, value: Any, title: str) -> Rule:
     # null and None are no names, and may be meant as drop or as normal.
     if isinstance(value, str) and not is_missing(value) and value.strip() != "~":
         word = value.strip()
-        if word == "drop":
+        if plain(word) == "drop":
             return Rule()
-        if word == "keep":
+        if plain(word) == "keep":
             return Rule("")
+        if plain(word) in _NO_NAMES and plain(name) not in _NO_NAMES:
+            raise InputError(
+                f"--map {title}: {name} becomes {word}, which names no finding: write drop if it goes, normal if it "
+                "means that nothing was found, or keep"
+            )
         if plain(word) in ("normal", plain(NO_FINDING_NAME)):
             return Rule(normal=True)
         return Rule(word)

@@ -202,7 +202,7 @@ def test_columns_of_0_and_1(read):
     assert shown(result, "unknown") == {"000": [], "001": ["Mass", "Nodule"], "002": [], "003": [], "004": []}
     assert ("t.csv line 6", table_rows.CONTRADICTORY) in account(result)
     assert [w.detail for w in result.warnings if w.kind == table_rows.UNCERTAIN_LABELS] == [
-        "1 labels of -1 are unknown"
+        "1 labels of -1, or of a word for it, are unknown"
     ]
     assert shown(read(text, uncertain="positive"))["001"] == ["Mass"]
     assert shown(read(text, uncertain="negative", blank="negative"), "unknown")["001"] == []
@@ -570,7 +570,7 @@ def test_a_column_of_yes_and_no_about_splits_is_no_finding(read, column):
 @pytest.mark.parametrize(
     ("cells", "refused"),
     [
-        (["0", "1", "0", "?"], "Nodule has '?' beside 1, 0 and -1"),
+        (["0", "1", "0", "*"], "Nodule has '*' beside 1, 0 and -1"),
         (["0", "0.33", "1", "0.67"], "Nodule has '0.33' beside"),
         (["0", "2", "1", "0"], "Nodule has '2' beside"),
         (["0.0", "1.0", "", "-1"], None),

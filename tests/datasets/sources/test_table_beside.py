@@ -56,8 +56,9 @@ def test_no_finding_with_an_answer(read):
     source = read("image,finding,present", *rows[:5])
     assert stated(source) == {"0": ("", ""), "1": ("M", ""), "2": ("", "M")}
     assert [image.normal for image in source.images] == [True, False, False]
-    # A cell that is no answer makes the column none: it is then not used, and two is no yes.
-    assert stated(read("image,finding,present", *rows))["0"] == ("M", "")
+    # A cell that is no answer would take the column's no from all others.
+    with pytest.raises(InputError, match="present has '2' beside 1, 0 and -1, and may say whether the label"):
+        read("image,finding,present", *rows)
 
 
 def test_boxes_of_labels_that_are_there(read):

@@ -16,7 +16,7 @@ from xray.datasets.source import TEST, TRAIN, VAL
 from xray.datasets.sources.chexpert_labels import LATERAL_VIEW, LabelledFiles, Stated, Views
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.set_tables import one_table
-from xray.datasets.sources.table_files import text
+from xray.datasets.sources.table_typed import text
 from xray.datasets.sources.tables import read_table
 from xray.errors import InputError
 

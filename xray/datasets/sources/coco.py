@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from xray.datasets import source as reasons
-from xray.datasets.category_map import NORMAL_LABELS
+from xray.datasets.category_map import NORMAL_LABELS, plain
 from xray.datasets.source import Dropped, Source, SourceImage, data_root
 from xray.datasets.sources.coco_annotations import Crowds, Unplaced, read_annotations, without_normal
 from xray.datasets.sources.coco_extras import CocoFile, in_original_pixels, known_by_entry, with_known
@@ -104,7 +104,8 @@ def source_of(
     )
     boxes, masks = parsed.boxes.select_masked(np.array(rows_kept, dtype=np.int64), parsed.masks)
     numbering = {category["source_category_id"]: category["id"] for category in categories}
-    said = known_by_entry(coco.images, numbering, file.name, dropped)
+    names = {plain(category["name"]): category["id"] for category in categories}
+    said = known_by_entry(coco.images, numbering, names, file.name, dropped)
     return Source(
         kind="coco",
         layout=posixpath.basename(file.name),

@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from xray.datasets.category_map import plain
 from xray.datasets.source import Dropped, SourceImage
 from xray.datasets.sources.coco_images import FILE_SIDES, MALFORMED
 from xray.errors import InputError
@@ -22,6 +23,8 @@ from xray.radiographs.canvas import MAX_PIXELS
 from xray.structures.masks import MaskError, decode_mask, encode_mask, resized_mask
 from xray.structures.values import finite_number, identity, shown, whole_number
 
+_LOOKED_AT = 100
+"""Annotations by which it is told what kind of COCO file it is."""
 KNOWN = ("labels", "unknown", "unlocated")
 
 
@@ -44,6 +47,10 @@ class CocoFile:
         lists = [values.get(key) for key in ("images", "annotations", "categories")]
         if not all(isinstance(value, list) for value in lists):
             raise InputError(f"{file} is not a COCO file: it needs the lists images, annotations and categories")
+        if any(isinstance(row, dict) and "segments_info" in row for row in values["annotations"][:_LOOKED_AT]):
+            raise InputError(
+                f"{file} is a panoptic file, whose findings are colours of pictures: give that of instances"
+            )
         return cls(*(value for value in lists if isinstance(value, list)))
 
 
@@ -68,11 +75,12 @@ def in_original_pixels(coco: CocoFile) -> CocoFile:
 
 
 def known_by_entry(
-    entries: list[Any], numbering: Mapping[int, int], table: str, dropped: list[Dropped]
+    entries: list[Any], numbering: Mapping[int, int], names: Mapping[str, int], table: str, dropped: list[Dropped]
 ) -> dict[Any, dict[str, tuple[int, ...]]]:
     """Id of an image → its `labels`, `unknown` and `unlocated`, as the categories are numbered in the dataset.
 
-    numbering: the file's own id of a category → the dataset's. A list that holds anything else is not used, which is
+    numbering: the file's own id of a category → the dataset's. names: the same by the plain name of a category, which
+    may stand there in place of its id. A list that holds anything else is not used, which is
     entered in `dropped`: then the radiograph is not known to show less, but only what its boxes are.
     """
     said: dict[Any, dict[str, tuple[int, ...]]] = {}
@@ -84,9 +92,14 @@ def known_by_entry(
             if not isinstance(value, list):
                 continue
             try:
-                ids = tuple(numbering[whole_number(each)] for each in value)  # type: ignore[index]
+                ids = tuple(
+                    names[plain(each)]
+                    if isinstance(each, str) and plain(each) in names
+                    else numbering[whole_number(each)]  # type: ignore[index]
+                    for each in value
+                )
             except (KeyError, ValueError, TypeError):
-                detail = f"{key} {shown(value)} are no ids of its categories"
+                detail = f"{key} {shown(value)} are neither ids nor names of its categories"
                 dropped.append(Dropped(f"{table} image {position}", MALFORMED, f"{key} not used", detail))
                 continue
             said.setdefault(_key(entry.get("id")), {})[key] = ids

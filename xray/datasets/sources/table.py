@@ -6,8 +6,10 @@ unless the user says so (`table_labels`).
 """
 
 import contextlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xray.datasets.category_map import NORMAL_LABELS, plain
 from xray.datasets.source import Source, data_root
@@ -20,10 +22,21 @@ from xray.datasets.sources.table_files import NOT_UTF8, SUFFIXES
 from xray.datasets.sources.table_labels import doubtful, read_labels
 from xray.datasets.sources.table_rows import Policy, TableRows
 from xray.datasets.sources.table_spelt import box_columns, unfolded
+from xray.datasets.sources.table_typed import ABOVE, HIDDEN
 from xray.datasets.sources.tables import read_table as read_cells
 from xray.errors import InputError
 from xray.radiographs.file_warnings import FileWarning
+from xray.structures.values import is_missing
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+LINES_ABOVE = "lines above the names of the columns, which are not read"
+HIDDEN_ROWS = "rows that the spreadsheet hides, which are read like the others"
+TOTALS = "row that sums up the others"
+_TOTAL = re.compile(r"(?:(?:grand|sub)[ -]?)?(?:total|sum|summary|count|average|mean|median)s?\b", re.IGNORECASE)
+_MOST_TOTALS = 10
+"""Rows at a table's end among which totals are looked for."""
 NO_UTF8 = "table that is not UTF-8, read as Windows-1252: names with accents may be others"
 SILENT = "columns of -1 alone, which say nothing and are no categories"
 MOST_TABLES = 50
@@ -71,6 +84,11 @@ def read_table(
         collector.warnings.append(FileWarning(NO_UTF8, path.name, f"the first in line {line}"))
     flags = (id, label, box, columns, unit, *normal, *kept, blank, uncertain, *sorted(chosen.items()))
     collector.read(repr(flags).encode())
+    if n_above := cells.attrs.get(ABOVE):
+        collector.warnings.append(FileWarning(LINES_ABOVE, path.name, str(n_above)))
+    if n_hidden := cells.attrs.get(HIDDEN):
+        collector.warnings.append(FileWarning(HIDDEN_ROWS, path.name, str(n_hidden)))
+    cells = _without_totals(cells, path.name, collector)
     if not columns:
         cells, spelt = unfolded(cells, path.name, label)
         if spelt:
@@ -78,7 +96,11 @@ def read_table(
     found = find_columns(cells, path.name, collector.files, Chosen(id, label, box, columns, **chosen))
     if not (found.labels or found.box):
         names = ", ".join(name for name in cells.columns if name != "line")
-        raise InputError(f"{path} has neither labels nor boxes (found {names}): name them with --label or --columns")
+        nested = next((name for name in cells.columns if name != "line" and _holds_records(cells[name])), None)
+        advice = "name them with --label or --columns"
+        if nested is not None:
+            advice = f"{nested} holds records in its cells, which are not read: write a row a box or label"
+        raise InputError(f"{path} has neither labels nor boxes (found {names}): {advice}")
     print(f"{path.name}: {found.in_words()}", flush=True)
     if unit == PIXELS and (
         percent := next((name for name in found.box if "%" in name or "percent" in name.lower()), "")
@@ -101,6 +123,32 @@ def read_table(
     if found.form is not None:
         rows.enter_boxes(Reading(found.form, unit), same_size)
     return collector.source()
+
+
+def _without_totals(cells: "pd.DataFrame", name: str, collector: Collector) -> "pd.DataFrame":
+    """The rows without those at the end that sum the others up, which are named: their numbers are no labels.
+
+    Such a row begins with a word for it, and names no radiograph.
+    """
+    columns = [column for column in cells.columns if column != "line"]
+    n_kept, totals = len(cells), []
+    for place in range(len(cells) - 1, max(len(cells) - 1 - _MOST_TOTALS, -1), -1):
+        filled = [text for text in cells[columns].iloc[place] if not is_missing(text)]
+        is_total = bool(filled) and _TOTAL.match(filled[0]) is not None
+        # Its numbers may be names of files by chance.
+        words = [text for text in filled if any(map(str.isalpha, text))]
+        if filled and (not is_total or any(map(collector.files.meant_by, words))):
+            break
+        if is_total:
+            n_kept = place
+            totals.append((f"{name} line {cells['line'].iat[place]}", filled[0]))
+    for where, word in reversed(totals):
+        collector.leave_out(where, TOTALS, word)
+    return cells.iloc[:n_kept].copy() if totals else cells
+
+
+def _holds_records(column: "pd.Series") -> bool:
+    return any(text.lstrip().startswith(("{", "[{")) for text in column.iloc[:100])
 
 
 def _find_table(root: Path, chosen: str | None) -> Path:

@@ -11,15 +11,28 @@ _NAMES = frozenset((*_YES[4:], *_NO[4:]))
 """Answers that are labels by themselves: in a column called label, "positive" is the name of what was found."""
 _OPPOSITE = {"f": "t", "n": "y"}
 """Letters that are a no only in a column where the yes stands, too: alone, F may be a woman and N a normal one."""
+_UNSURE = frozenset(("u", "uncertain", "unsure", "unclear", "equivocal", "possible", "possibly", "maybe"))
+_UNSAID = frozenset(
+    (
+        "unknown", "todo", "tbd", "tobedetermined", "unlabeled", "unlabelled", "notlabeled", "notlabelled", "nolabel",
+        "unannotated", "notannotated", "unread", "notread", "unreviewed", "notreviewed", "pending", "notavailable",
+    )
+)  # fmt: skip
+"""Words for -1, and those that say that nobody has said anything yet, without case, blanks and punctuation."""
 _FEW = 0.5
 """Share of a column's filled cells that may be no answers before it is one of something else."""
 _OF_SPLITS = ("", "is", "in", "isin", "for", "use", "usefor")
 
 
 def answer(text: str) -> int | None:
-    """1, 0 or -1 of a cell, in numbers or words; None where it is blank. Raises ValueError for what is no answer."""
-    if is_missing(text):
+    """1, 0 or -1 of a cell, in numbers or words; None where it is blank, or says that nobody has said anything.
+
+    Raises ValueError for what is no answer.
+    """
+    if is_missing(text) or is_unsaid(text):
         return None
+    if plain_name(text) in _UNSURE or is_question(text):
+        return -1
     word = text.casefold()
     if word in _YES or word in _NO:
         return int(word in _YES)
@@ -27,6 +40,16 @@ def answer(text: str) -> int | None:
     if number not in (0, 1, -1):
         raise ValueError(f"{text} is neither 1, 0 nor -1")
     return number
+
+
+def is_unsaid(label: str) -> bool:
+    """Whether a label says that nobody has said anything yet: "unknown", "To do", "not labelled"."""
+    return plain_name(label) in _UNSAID
+
+
+def is_question(text: str) -> bool:
+    """Whether a cell is nothing but question marks."""
+    return "?" in text and not text.strip("? ")
 
 
 def is_answers(texts: Iterable[str], is_named_label: bool = False) -> bool:
@@ -49,7 +72,7 @@ def is_answers(texts: Iterable[str], is_named_label: bool = False) -> bool:
 def is_uncertain_alone(texts: Iterable[str]) -> bool:
     """Whether all of a column's filled cells are -1, and there are some."""
     try:
-        return {answer(text) for text in texts} == {-1}
+        return {answer(text) for text in texts} - {None} == {-1}
     except ValueError:
         return False
 
@@ -62,12 +85,12 @@ def no_answer(counts: Mapping[str, int]) -> str | None:
     others, has_no, unclear = {}, False, _unclear(counts)
     for text, count in counts.items():
         try:
-            said = None if text.casefold() in unclear else answer(text)
+            is_other, said = text.casefold() in unclear, answer(text)
         except ValueError:
-            said = None
-        if said is None:
+            is_other, said = True, None
+        if is_other:
             others[text] = count
-        has_no |= said == 0
+        has_no |= said == 0 and not is_other
     if not others or not has_no:
         return None  # of answers, or of numbers of something that is always there
     if sum(others.values()) < _FEW * sum(counts.values()) or all(map(_is_share, others)):

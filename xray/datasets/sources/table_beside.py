@@ -5,8 +5,9 @@ Tables of one row a radiograph and label (`finding, present`; what pandas' melt 
 
 from collections.abc import Iterable, Mapping
 
-from xray.datasets.sources.table_answers import is_answers
+from xray.datasets.sources.table_answers import is_answers, no_answer
 from xray.datasets.sources.tables import plain_name
+from xray.errors import InputError
 from xray.structures.values import finite_number
 
 SAID = (
@@ -21,20 +22,29 @@ OF_SCORES = "columns of scores, which are not used: a truth has none, are these 
 OF_PLACES = "columns of numbers that may be boxes, and are not used: name them with --columns"
 
 
-def said_column(columns: Mapping[str, list[str]]) -> str | None:
+def said_column(columns: Mapping[str, Mapping[str, int]], file: str) -> str | None:
     """The column that says whether each row's label is there; None where there is none, or it never says no.
 
-    columns: those that have no use yet → their distinct filled cells.
+    columns: those that have no use yet → their distinct filled cells, and in how many rows each stands. file: for
+    messages. Raises InputError for a column of such a name in which few cells are no answers.
     """
     by_name = {plain_name(column): column for column in columns}
     for name in SAID:
-        texts = columns.get(by_name.get(name, ""), [])
+        texts = columns.get(by_name.get(name, ""), {})
         if len(texts) > 1 and is_answers(texts):
             return by_name[name]
+        if (other := no_answer(texts)) is not None:
+            # Passed over, it would make findings of those that it says are absent.
+            raise InputError(
+                f"{file}: {by_name[name]} has {other!r} beside 1, 0 and -1, and may say whether the label of its row "
+                "is there: correct it, or rename the column if it says something else"
+            )
     return None
 
 
-def doubts_of(columns: Mapping[str, list[str]], no_labels: Iterable[str], has_boxes: bool) -> dict[str, list[str]]:
+def doubts_of(
+    columns: Mapping[str, Mapping[str, int]], no_labels: Iterable[str], has_boxes: bool
+) -> dict[str, list[str]]:
     """What is said of columns that are not used → these columns.
 
     columns: as for `said_column`. no_labels: plain names of columns that hold 0 and 1 and mean nothing here.

@@ -11,7 +11,7 @@ from xray.datasets.sources.box_names import FORMS, Form, read_keyed
 from xray.datasets.sources.edges import ENOUGH, FAR, FEWEST, MANY, MOST_OPENED, SizesOf, is_much, passing, spread
 from xray.datasets.sources.tables import factorize
 from xray.errors import FlagError, InputError
-from xray.structures.values import is_missing
+from xray.structures.values import finite_number, is_missing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -216,3 +216,16 @@ def drawn_on(corners: np.ndarray, sizes: np.ndarray) -> int | None:
     reach, smallest = float(corners[known].max()), float(sizes[known].min())
     side = next((side for side in _COMMON_SIDES if reach <= side), None)
     return side if side and reach >= 0.85 * side and smallest >= 1.3 * side else None
+
+
+def sides_in(column: "pd.Series") -> list[int]:
+    """Pixels, of each row; 0 for what is no size."""
+    texts, code_of = factorize(column)
+    values: list[int] = []
+    for text in texts:
+        try:
+            values.append(max(0, round(finite_number(text) or 0)))
+        except ValueError:
+            values.append(0)
+    values.append(0)
+    return [values[code] for code in code_of.tolist()]

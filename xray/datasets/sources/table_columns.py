@@ -141,14 +141,14 @@ def find_columns(table: "pd.DataFrame", name: str, files: NamedFiles, chosen: Ch
     beside = [column for column in find.all if column not in find.used and column not in labels]
     said, doubts = None, dict[str, list[str]]()
     if labels and not is_wide:
-        texts = {column: find.texts(column) for column in beside}
-        said = said_column(texts)
-        doubts = doubts_of({column: texts[column] for column in beside if column != said}, NO_LABELS, bool(box))
+        counts = {column: find.counts(column) for column in beside}
+        said = said_column(counts, name)
+        doubts = doubts_of({column: counts[column] for column in beside if column != said}, NO_LABELS, bool(box))
     unused = tuple(column for column in beside if column not in silent and column != said)
-    found = Columns(
+    columns = Columns(
         own_id, labels, is_wide, box, form, size, split=split, silent=silent, unused=(), doubts={}, **single
     )
-    return dataclasses.replace(found, said=said, unused=unused, doubts=doubts)
+    return dataclasses.replace(columns, said=said, unused=unused, doubts=doubts)
 
 
 class _Finder:

@@ -6,8 +6,6 @@ What a file is decides its content, not its suffix.
 import csv
 import gzip
 import io
-import json
-import math
 import re
 import warnings
 import zipfile
@@ -16,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xray.errors import InputError, need
+from xray.datasets.sources.table_typed import ABOVE, NoTableError, parquet, spreadsheet
+from xray.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,16 +41,11 @@ _OTHERS = {
 }
 """How text that is something else begins → what it is."""
 _BINARY = (b"\x89PNG", b"\xff\xd8\xff", b"%PDF", b"\x93NUMPY", b"\x7fELF", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"BZh")
+_MOST_COMMENTS = 1000
+_OF_DATA = re.compile(r"\s*(?:[-+.\d]*|.*\.[A-Za-z]{2,5})\s*")
+"""A cell that no column is called: blank, a number, or a file."""
 _INSIDE = re.compile(r'"[^"]*"|\[[^\[\]]*\]')
 _OLD_EXCEL = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-
-
-class NoTableError(ValueError):
-    """The bytes are no table; the message says why, in a few words. columns: of its header, where it has one."""
-
-    def __init__(self, message: str, columns: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.columns = [str(name).strip() for name in columns]
 
 
 def separator(header: str) -> str:
@@ -83,15 +77,15 @@ def cells(
     if content[:2] == b"\x1f\x8b":
         return cells(path.with_suffix(""), _unpacked(content), sheet, wanted)
     if content[:4] == b"PAR1":
-        return _parquet(path, content)
+        return parquet(path, content)
     if content[:4] == b"PK\x03\x04":
         with _opened(content) as archive:
             names = archive.namelist()
             if "mimetype" not in names and not any(name.endswith(("workbook.xml", "workbook.bin")) for name in names):
                 return cells(path.with_suffix(""), _only_member(path, archive), sheet, wanted)
-        return _spreadsheet(path, content, sheet)
+        return spreadsheet(path, content, sheet)
     if content[:8] == _OLD_EXCEL:
-        return _spreadsheet(path, content, sheet)
+        return spreadsheet(path, content, sheet)
     if path.suffix.lower() in (".gz", ".zip"):
         raise NoTableError(f"it cannot be unpacked, it is no {path.suffix.lower()} file")
     return _csv(content, wanted)
@@ -101,6 +95,7 @@ def _csv(content: bytes, wanted: Callable[[str], bool] | None) -> "pd.DataFrame"
     import pandas as pd
 
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    content, n_above = _without_comments(content)
     head = content[: 2**16].decode(encoding, "replace").partition("\n")[0]
     options: dict[str, Any] = {
         # Everything as text: ids may look like numbers, and what is no number must be told from what is empty. Blank
@@ -131,7 +126,31 @@ def _csv(content: bytes, wanted: Callable[[str], bool] | None) -> "pd.DataFrame"
         raise _no_text(content, encoding) from None
     except pd.errors.EmptyDataError as error:
         raise NoTableError(" ".join(str(error).split())) from None
-    return _with_own_names(table, [names[place] for place in options.get("usecols", range(len(names)))])
+    table = _with_own_names(table, [names[place] for place in options.get("usecols", range(len(names)))])
+    if n_above:
+        table.attrs[ABOVE] = n_above
+    return table
+
+
+def _without_comments(content: bytes) -> tuple[bytes, int]:
+    """A table in bytes of one character each without the lines above its header that begin with #; and their number.
+
+    The last of them is the header, as numpy writes it, where it has as many cells as the line below, and that one is of
+    numbers or files.
+    """
+    start = 3 if content.startswith(b"\xef\xbb\xbf") else 0
+    lines = [content[start : content.find(b"\n", start) + 1]]
+    while lines[-1].startswith(b"#") and len(lines) < _MOST_COMMENTS:
+        start += len(lines[-1])
+        lines.append(content[start : content.find(b"\n", start) + 1] or content[start:])
+    if len(lines) == 1 or not lines[-1].strip():
+        return content, 0
+    texts = [line.decode("utf-8", "replace") for line in lines]
+    mark = separator(texts[-1])
+    header, below = (next(_rows([text], mark), []) for text in texts[-2:])
+    is_header = 1 < len(header) == len(below) and any(map(_OF_DATA.fullmatch, below))
+    n_above = len(lines) - 1 - is_header
+    return (content[start - is_header * len(lines[-2]) :], n_above) if n_above else (content, 0)
 
 
 def _check_width(content: bytes, encoding: str, mark: str, names: Sequence[str]) -> None:
@@ -273,60 +292,3 @@ def _limited(content: bytes) -> bytes:
     if len(content) > LARGEST:
         raise NoTableError(f"it unpacks to more than {LARGEST // 2**30} GiB")
     return content
-
-
-def _parquet(path: Path, content: bytes) -> "pd.DataFrame":
-    need(f"{path.name}, a Parquet file,", "tables", "pyarrow")
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(io.BytesIO(content))
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise NoTableError(" ".join(str(error).split())[:200]) from None
-    import pandas as pd
-
-    columns = [[text(value) for value in column.to_pylist()] for column in table.columns]
-    frame = pd.DataFrame(dict(enumerate(columns)), dtype=object)
-    frame.columns = pd.Index(map(str, table.column_names), dtype=object)
-    return frame
-
-
-def _spreadsheet(path: Path, content: bytes, sheet: str | None) -> "pd.DataFrame":
-    need(f"{path.name}, a spreadsheet,", "tables", "python_calamine")
-    import python_calamine
-
-    try:
-        book = python_calamine.CalamineWorkbook.from_object(io.BytesIO(content))
-        rows_of = {name: book.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in book.sheet_names}
-    except Exception as error:  # whatever the package raises on damaged bytes
-        raise NoTableError(" ".join(str(error).split())[:200]) from None
-    filled = [name for name, rows in rows_of.items() if any(any(value != "" for value in row) for row in rows)]
-    if sheet is not None and sheet not in rows_of:
-        raise InputError(f"{path} has no sheet {sheet!r}: it has {', '.join(rows_of)}")
-    if sheet is None and len(filled) > 1:
-        raise InputError(f"{path} has {len(filled)} sheets ({', '.join(filled[:8])}): choose one with --sheet")
-    if not filled:
-        raise NoTableError("its sheets are empty")
-    header, *rows = rows_of[sheet if sheet is not None else filled[0]] or [[]]
-    import pandas as pd
-
-    frame = pd.DataFrame([[text(value) for value in row] for row in rows], dtype=object)
-    names = [text(name) or f"Unnamed: {number}" for number, name in enumerate(header)]
-    if frame.empty:
-        frame = pd.DataFrame(columns=range(len(names)), dtype=object)
-    frame.columns = pd.Index(names, dtype=object)
-    return frame
-
-
-def text(value: Any) -> str:
-    """A cell of a typed table as text: "" for null and NaN, 3 for 3.0, a list as JSON."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return str(int(value))
-    if isinstance(value, list | tuple | dict):
-        return json.dumps(value, default=str, ensure_ascii=False)
-    return str(value)

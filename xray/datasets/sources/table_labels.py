@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xray.datasets.sources.normal_names import NormalNames
-from xray.datasets.sources.table_answers import answer
+from xray.datasets.sources.table_answers import answer, is_question, is_unsaid
 from xray.datasets.sources.table_columns import Columns
+from xray.datasets.sources.table_typed import text as cell_text
 from xray.datasets.sources.tables import factorize, plain_name
 from xray.errors import InputError
-from xray.structures.values import is_missing
+from xray.structures.values import is_missing, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,14 +27,13 @@ ONLY = "Finding"
 ABSENT = "labels that seem to say that another is absent, which are findings like any unless --map drops them"
 SEVERAL = "labels that may be several in one, which are findings of their own: | parts labels"
 _ABSENT = re.compile(r"(?:no|not|without|negative for) (.+)|(.+) (?:absent|negative)")
+UNSURE = "labels that seem to say that another is doubtful, which are findings of their own unless --map says otherwise"
+_UNSURE = re.compile(
+    r"(?:possible|probable|suspected|questionable|uncertain) (.+)|(.+?)\s*\(?(?:\?+|\buncertain|\bunsure)\)?"
+)
+_SAYS_NOTHING = frozenset(("uncertain", "unsure", "unclear"))
+"""Labels that doubt, and do not say what."""
 _SEVERAL = re.compile(r"\s*[/+&]\s*|\s+and\s+")
-_UNSAID = frozenset(
-    (
-        "unknown", "todo", "tbd", "tobedetermined", "unlabeled", "unlabelled", "notlabeled", "notlabelled", "nolabel",
-        "unannotated", "notannotated", "unread", "notread", "unreviewed", "notreviewed", "pending", "notavailable",
-    )
-)  # fmt: skip
-"""Labels that say that nobody has said anything yet, without case, blanks and punctuation."""
 _MOST_LABELS, _MOST_OF_ROWS = 200, 0.25
 """More distinct labels than this, and than this share of the rows, are no labels but text."""
 
@@ -42,8 +42,9 @@ _MOST_LABELS, _MOST_OF_ROWS = 200, 0.25
 class Labels:
     """categories: names, in the order of their ids. codes: (N, K) int8, of BLANK … POSITIVE, what each row says of
     each; BAD where a cell is neither. normal: (N,) bool, the row says that nothing was found. at_odds: (N,) bool, of
-    several columns that would say so one does and another does not. normal_names: the labels that say so. unsaid: (N,)
-    bool, the row has a label such as "todo", which says that nobody has said anything; unsaid_names: these labels."""
+    several columns that would say so one does and another does not. normal_names: the labels that say so. unsaid:
+    (N, 1) or (N, K) bool, the row, or its cell of a category, says that nobody has said anything, such as "todo";
+    unsaid_names: these words."""
 
     categories: tuple[str, ...]
     codes: np.ndarray
@@ -68,13 +69,18 @@ def read_labels(table: "pd.DataFrame", columns: Columns, name: str, normal: Norm
 
 
 def doubtful(categories: Sequence[str]) -> dict[str, list[str]]:
-    """What is said of categories whose names are made of others → these: "No Mass" and "Mass/Nodule" beside "Mass"."""
+    """What is said of categories whose names are made of others → these.
+
+    "No Mass", "Mass?" and "Mass/Nodule" beside "Mass".
+    """
     said: dict[str, list[str]] = {}
     plain = {category.casefold() for category in categories}
     for category in categories:
         name = category.casefold()
         if (without := _ABSENT.fullmatch(name)) and (without[1] or without[2]) in plain:
             said.setdefault(ABSENT, []).append(category)
+        elif (doubt := _UNSURE.fullmatch(name)) and (doubt[1] or doubt[2]) in plain:
+            said.setdefault(UNSURE, []).append(category)
         elif len(parts := _SEVERAL.split(name)) > 1 and all(part in plain for part in parts):
             said.setdefault(SEVERAL, []).append(category)
     return said
@@ -91,14 +97,32 @@ def _where_said(table: "pd.DataFrame", column: str, labels: Labels) -> Labels:
     is_normal = labels.normal & (said[:, 0] == POSITIVE)
     codes[is_normal] = labels.codes[is_normal]
     codes[said[:, 0] == BAD] = BAD
-    return dataclasses.replace(labels, codes=codes, normal=is_normal)
+    unsaid, words = _unsaid(distinct, code_of)
+    of_labels = np.zeros((len(table), 1), dtype=bool) if labels.unsaid is None else labels.unsaid
+    return dataclasses.replace(
+        labels,
+        codes=codes,
+        normal=is_normal,
+        unsaid=of_labels | (unsaid[:, None] & (labels.codes == POSITIVE)),
+        unsaid_names=tuple(dict.fromkeys((*labels.unsaid_names, *words))),
+    )
+
+
+def _unsaid(distinct: Sequence[str], code_of: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Which cells of a column of answers say that nobody has said anything, (N,) bool; and the words for it."""
+    is_word = [is_unsaid(text) for text in distinct]
+    words = [text for text, is_one in zip(distinct, is_word, strict=True) if is_one]
+    return np.array([*is_word, False])[code_of], words
 
 
 def _wide(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: NormalNames) -> Labels:
     codes = np.zeros((len(table), len(columns)), dtype=np.int8)
+    unsaid, unsaid_words = np.zeros(codes.shape, dtype=bool), dict[str, None]()
     for place, column in enumerate(columns):
         distinct, code_of = factorize(table[column])
         codes[:, place] = np.array([*map(_code, distinct), BLANK], dtype=np.int8)[code_of]
+        unsaid[:, place], words = _unsaid(distinct, code_of)
+        unsaid_words |= dict.fromkeys(words)
     without = normal.among(columns, name) if len(columns) > 1 or normal.chosen else ()
     kept = [place for place, column in enumerate(columns) if column not in without]
     if not kept:
@@ -106,9 +130,10 @@ def _wide(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: Norm
     of_normal = codes[:, [place for place in range(len(columns)) if place not in kept]]
     is_normal = (of_normal == POSITIVE).any(axis=1)
     at_odds = is_normal & (of_normal == NEGATIVE).any(axis=1)
-    codes = codes[:, kept]
-    codes[is_normal[:, None] & (codes == BLANK)] = NEGATIVE
-    return Labels(tuple(columns[place] for place in kept), codes, is_normal, at_odds, without)
+    codes, unsaid = codes[:, kept], unsaid[:, kept]
+    codes[is_normal[:, None] & (codes == BLANK) & ~unsaid] = NEGATIVE
+    categories = tuple(columns[place] for place in kept)
+    return Labels(categories, codes, is_normal, at_odds, without, unsaid, tuple(unsaid_words))
 
 
 def _code(text: str) -> int:
@@ -153,13 +178,8 @@ def _named(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: Nor
                 of_text[place, column_of[label.casefold()]] = POSITIVE
     # Two names of it in one cell say the same.
     at_odds = np.zeros(len(table), dtype=bool)
-    is_unsaid = np.array([*unsaid, False])[code_of]
-    return Labels(tuple(categories), of_text[code_of], is_normal[code_of], at_odds, without, is_unsaid, unsaid_names)
-
-
-def is_unsaid(label: str) -> bool:
-    """Whether a label says that nobody has said anything yet: "unknown", "To do", "not labelled"."""
-    return plain_name(label) in _UNSAID
+    of_rows = np.array([*unsaid, False])[code_of][:, None]
+    return Labels(tuple(categories), of_text[code_of], is_normal[code_of], at_odds, without, of_rows, unsaid_names)
 
 
 def _without_unsaid(names: Sequence[list[str]], kept: set[str]) -> tuple[list[list[str]], list[bool], tuple[str, ...]]:
@@ -167,7 +187,10 @@ def _without_unsaid(names: Sequence[list[str]], kept: set[str]) -> tuple[list[li
 
     kept: labels, in lower case, that the user means as such.
     """
-    gone = {label: None for several in names for label in several if is_unsaid(label) and label.casefold() not in kept}
+    labels = dict.fromkeys(label for several in names for label in several if label.casefold() not in kept)
+    gone = {
+        label: None for label in labels if is_unsaid(label) or is_question(label) or plain_name(label) in _SAYS_NOTHING
+    }
     left = [[label for label in several if label not in gone] for several in names]
     return left, [len(a) > len(b) for a, b in zip(names, left, strict=True)], tuple(gone)
 
@@ -204,7 +227,7 @@ def label_names(text: str) -> list[str]:
 
 
 def label_list(text: str) -> list[str]:
-    """The labels of a cell as they stand there, repeated ones too."""
+    """The labels of a cell as they stand there, repeated ones too. Raises InputError for a list of other things."""
     text = text.strip()
     if is_missing(text):
         return []
@@ -214,8 +237,12 @@ def label_list(text: str) -> list[str]:
                 several = read(text)
             except (ValueError, SyntaxError, RecursionError, MemoryError):
                 continue
-            if isinstance(several, list) and all(isinstance(one, str | int) for one in several):
-                return _filled(map(str, several))
+            if not isinstance(several, list):
+                continue
+            several = [one for one in several if not is_missing(one)]
+            if all(isinstance(one, str | int | float) for one in several):
+                return _filled(map(cell_text, several))
+            raise InputError(f"{shown(text)} is no list of labels: write their names, or numbers, in it")
         return _filled(text[1:-1].split(","))
     return _filled(re.split(r"[|;]", text))
 

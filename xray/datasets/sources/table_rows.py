@@ -18,6 +18,7 @@ from xray.datasets.sources.table_boxes import (
     may_be_corners,
     read_lists,
     read_numbers,
+    sides_in,
     to_corners,
     to_pixels,
 )
@@ -30,7 +31,7 @@ from xray.radiographs.attributes import plain_attributes
 from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.radiograph import radiograph_size
-from xray.structures.values import finite_number, is_missing, one_spelling
+from xray.structures.values import is_missing, one_spelling
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +55,7 @@ BLANK_UNKNOWN = (
 UNSAID = (
     "radiographs with labels that say nothing, which count as unknown (a line for them in --map makes them findings)"
 )
+UNSAID_CELLS = "radiographs with cells that say that nobody knows, which count as unknown"
 BLANK_SPLIT = "table with radiographs without a split, which train"
 UNCERTAIN_LABELS = "uncertain labels"
 MAY_BE_CORNERS = "boxes that may be two corners"
@@ -143,7 +145,7 @@ class TableRows:
         """Decides what -1 means, and names the rows that cannot be used or contradict others."""
         is_used = self.image_of >= 0
         if n := int((self.codes == UNCERTAIN)[is_used].sum()):
-            said = f"{n} labels of -1 are {uncertain}"
+            said = f"{n} labels of -1, or of a word for it, are {uncertain}"
             self.collector.warnings.append(FileWarning(UNCERTAIN_LABELS, self.name, said))
         if uncertain != "unknown":
             self.codes[self.codes == UNCERTAIN] = POSITIVE if uncertain == "positive" else NEGATIVE
@@ -165,12 +167,13 @@ class TableRows:
         n, is_used = len(self.names), self.image_of >= 0
         codes = np.zeros((n, len(self.ids)), dtype=np.int8)
         np.maximum.at(codes, self.image_of[is_used], self.codes[is_used].clip(0))
-        is_blank, is_unsaid = codes == BLANK, np.zeros((n, 1), dtype=bool)
+        is_blank, is_unsaid = codes == BLANK, np.zeros(codes.shape, dtype=bool)
         if self.labels.unsaid is not None:
-            is_unsaid[self.image_of[is_used & self.labels.unsaid]] = True
+            np.logical_or.at(is_unsaid, self.image_of[is_used], self.labels.unsaid[is_used])
         if n_unsaid := int((is_blank & is_unsaid).any(axis=1).sum()):
             said = f"{', '.join(self.labels.unsaid_names[:5])}: {n_unsaid} of {n}"
-            self.collector.warnings.append(FileWarning(UNSAID, self.name, said))
+            kind = UNSAID_CELLS if self.columns.is_wide or self.columns.said else UNSAID
+            self.collector.warnings.append(FileWarning(kind, self.name, said))
         is_blank &= ~is_unsaid
         if blank == "unknown" and (n_blank := int(is_blank.any(axis=1).sum())):
             self.collector.warnings.append(FileWarning(BLANK_UNKNOWN, self.name, f"{n_blank} of {n} radiographs"))
@@ -214,7 +217,7 @@ class TableRows:
             if n_blank := further["split"].count(None):
                 self.collector.warnings.append(FileWarning(BLANK_SPLIT, self.name, f"{n_blank} of {n} radiographs"))
         if columns.size:
-            pairs = list(zip(*(_sides(self.cells[column]) for column in columns.size), strict=True))
+            pairs = list(zip(*(sides_in(self.cells[column]) for column in columns.size), strict=True))
             known = [pair if min(pair) > 0 and pair[0] * pair[1] <= MAX_PIXELS else None for pair in pairs]
             if self.columns.box:
                 self._lose_sizes(known)
@@ -342,16 +345,3 @@ class TableRows:
         nothing = (np.nan, np.nan)
         sizes = [self.sizes.get(image, nothing) for image in images.tolist()]
         return np.array(sizes, dtype=np.float64).reshape(-1, 2)
-
-
-def _sides(column: "pd.Series") -> list[int]:
-    """Pixels, of each row; 0 for what is no size."""
-    texts, code_of = factorize(column)
-    values: list[int] = []
-    for text in texts:
-        try:
-            values.append(max(0, round(finite_number(text) or 0)))
-        except ValueError:
-            values.append(0)
-    values.append(0)
-    return [values[code] for code in code_of.tolist()]

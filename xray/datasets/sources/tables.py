@@ -11,13 +11,13 @@ from xray.datasets.sources.table_files import (
     NOT_UTF8,
     TOO_MANY_CELLS,
     XML,
-    NoTableError,
     cells,
     from_windows,
     is_csv,
     not_utf8,
     separator,
 )
+from xray.datasets.sources.table_typed import ABOVE, ABOVE_NAMES, NoTableError
 from xray.errors import InputError, spelled
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def read_table(
         if error.columns:
             # What is missing says more than what is left over.
             _check_columns(path, error.columns, needed)
-        advice = _advice(str(error))
+        advice = _advice(str(error), error.columns)
         kind = "CSV table" if is_csv(content) else "table"
         raise InputError(f"{path} is not a {kind} ({error}): {advice}") from None
     table.columns = [str(name).strip() for name in table.columns]
@@ -85,14 +85,21 @@ def read_table(
     for name in table.columns:
         # Each distinct text once: 15,000 image ids instead of VinBigData's 67,914 rows.
         table[name] = each_text(table[name], str.strip)
-    table["line"] = range(2, len(table) + 2)
+    first = 2 + table.attrs.get(ABOVE, 0)
+    table["line"] = range(first, first + len(table))
     if in_utf8 is not None:
         table.attrs[NOT_UTF8] = not_utf8(content)
     return table, content
 
 
-def _advice(fault: str) -> str:
-    """What to do about a file that is no table. fault: of a NoTableError."""
+def _advice(fault: str, columns: Sequence[str]) -> str:
+    """What to do about a file that is no table. fault, columns: of a NoTableError."""
+    if (TOO_MANY_CELLS in fault and len(columns) == 1) or ABOVE_NAMES in fault:
+        return "its first line needs the names of the columns, so delete what stands above them"
+    if "two lines" in fault:
+        return "write them into one"
+    if "without a value" in fault:
+        return "open it in a program for spreadsheets, which computes them, and save it"
     if TOO_MANY_CELLS in fault:
         return "put them there"
     if NOT_UTF8 in fault:

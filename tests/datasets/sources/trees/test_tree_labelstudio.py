@@ -338,3 +338,18 @@ def test_a_taxonomy_in_json_min_costs_its_picture(root):
     ]
     (root / "export.json").write_text(json.dumps(records))
     assert [image.file_name for image in read_tree(root).images] == ["1.png"]
+
+
+def test_regions_of_another_picture_are_not_of_this_one(root):
+    other = region("rectangle", {"x": 1, "y": 1, "width": 9, "height": 9, "rotation": 0}, to_name="second")
+    page = region("rectangle", {"x": 1, "y": 1, "width": 9, "height": 9, "rotation": 0}, item_index=1)
+    write(
+        root,
+        task(0, annotation(BOX, {**other, "id": "r2"})),
+        task(1, annotation({**BOX, "item_index": 0}, {**page, "id": "r2"})),
+        task(2, annotation(BOX)),
+    )
+    source = read_tree(root)
+    assert [image.file_name for image in source.images] == ["2.png"]
+    reasons_of = [drop.detail for drop in source.dropped if drop.reason == labelstudio.SEVERAL_PICTURES]
+    assert reasons_of == ["image, second", "0, 1"]

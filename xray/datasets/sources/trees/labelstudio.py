@@ -34,6 +34,7 @@ OLDER = "older annotation of the same person"
 NOT_TRUTH = "annotation beside one that is marked as the truth"
 OTHER_RESULTS = "results other than regions and choices, not read"
 NOTHING_ELSE = "results that are not read, and nothing else is said of the picture"
+SEVERAL_PICTURES = "task whose annotations are of several pictures"
 TWO_TASKS = "picture of two tasks"
 
 _YES, _NO = ("yes", "present", "true", "positive"), ("no", "absent", "false")
@@ -89,6 +90,13 @@ def _read_task(collector: Collector, task: Task, whole: WholeLabels, seen: dict[
     readings = _chosen(collector, task)
     if not readings:
         collector.set_aside(name, NOT_ANNOTATED)
+        return
+    said = [result for each in readings for result in each.results if _is_region(result) or _is_choice(result)]
+    objects = dict.fromkeys(str(result["to_name"]) for result in said if result.get("to_name"))
+    pages = {str(result["item_index"]) for result in said if result.get("item_index") is not None}
+    if len(objects) > 1 or len(pages) > 1:
+        # Which of them is this radiograph, the export does not say.
+        collector.lose(name, task.place, SEVERAL_PICTURES, ", ".join(objects if len(objects) > 1 else sorted(pages)))
         return
     collector.describe(name, split=task.split)
     for reading in readings:
