@@ -157,7 +157,7 @@ def test_other_sizes_do_not_go_on_with_what_was_found(trees, infer, monkeypatch)
         interrupted()
 
     with monkeypatch.context() as patched:
-        patched.setattr("xray.outputs.results.write_results", fails)
+        patched.setattr("xray.commands.infer_results.write_results", fails)
         with pytest.raises(KeyboardInterrupt):
             infer(trees / "small" / "test", batch_size=1)
     assert calls
@@ -186,7 +186,7 @@ def test_warnings_of_the_decoder_survive_an_interruption(trees, infer, monkeypat
     (trees / "full" / "test" / "deep").mkdir()
     shutil.move(trees / "full" / "test" / "two.png", trees / "full" / "test" / "deep" / "two.png")
     with monkeypatch.context() as patched:
-        patched.setattr("xray.outputs.results.write_results", interrupted)
+        patched.setattr("xray.commands.infer_results.write_results", interrupted)
         with pytest.raises(KeyboardInterrupt):
             infer(trees / "full" / "test", batch_size=1)
     assert "window" not in capsys.readouterr().err

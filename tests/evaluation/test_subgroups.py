@@ -176,7 +176,7 @@ def test_calibration_in_words(store: Store) -> None:
     one = Calibration("Pneumothorax", 4, 0.5, fit, 1.0, (1.0, 1.0), fit)
     (line,) = dataclasses.replace(assessment, boxes=(), labels=(one,)).calibration_lines()
     assert line == (
-        f"expected calibration error (ECE) of labels, Pneumothorax: {fit.ece:.4f}; {fit.ece:.4f} after temperature "
-        "scaling alone (cross-fitted by patient)"
+        f"expected calibration error (ECE) of labels, Pneumothorax: {fit.ece:.4f}; {fit.ece:.4f} calibrated "
+        "as --fit does (cross-fitted by patient)"
     )
     assert list(dataclasses.replace(assessment, boxes=(), labels=()).calibration_lines()) == []
