@@ -99,3 +99,17 @@ def told(source: Source) -> dict[str, dict[str, Any]]:
 def why(source: Source) -> list[tuple[str, str]]:
     """Where and why something was left out or changed, in order."""
     return sorted((drop.where, drop.reason) for drop in source.dropped)
+
+
+def stated(source):
+    """Id → names that it shows, and names that are unknown of it."""
+    names = {category["id"]: category["name"] for category in source.categories}
+    return {
+        image.source_id: tuple([names[one] for one in ids or ()] for ids in (image.labels, image.unknown))
+        for image in source.images
+    }
+
+
+def said(source):
+    """Kind of each warning → its detail, the last one's."""
+    return {warning.kind: warning.detail for warning in source.warnings}

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from xray.structures.made_by import FILE, folders_of, parts_of, read_made_by, write_made_by
+from xray.file_names import MADE_BY
+from xray.structures.made_by import folders_of, parts_of, read_made_by, write_made_by
 
 MODEL = {"name": "fold0", "files": {"model.safetensors": "ab"}}
 CONTENT = {"models": [MODEL], "ensemble": None, "settings": {}, "radiographs": {"n": 1, "dataset": None}}
@@ -39,7 +40,7 @@ def test_of_another_file_it_says_nothing(predictions: Path) -> None:
     write_made_by(predictions.parent, ("predictions.json",), None)
     assert read_made_by(predictions) is None
     write_made_by(predictions.parent, ("predictions.json",), None)
-    assert not (predictions.parent / FILE).exists()
+    assert not (predictions.parent / MADE_BY).exists()
 
 
 def test_a_link_leads_to_what_lies_beside_its_file(predictions: Path, tmp_path: Path) -> None:
@@ -62,6 +63,6 @@ def test_a_link_leads_to_what_lies_beside_its_file(predictions: Path, tmp_path: 
      {"fused": [{}]}, "[" * 100_000],
 )  # fmt: skip
 def test_what_is_damaged_or_another_tools_says_nothing(predictions: Path, change: object) -> None:
-    path = predictions.parent / FILE
+    path = predictions.parent / MADE_BY
     path.write_text(change if isinstance(change, str) else json.dumps(json.loads(path.read_text()) | dict(change)))
     assert read_made_by(predictions) is None

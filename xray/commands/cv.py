@@ -18,6 +18,7 @@ from annotated_types import Interval
 from xray.commands.runner import run_command
 from xray.commands.training_inputs import check_data, check_run_directory, dataset_directory
 from xray.errors import FlagError, InputError, spelled
+from xray.file_names import CONFIG_FILE, METRICS, PREDICTIONS
 from xray.files import complete, differing, make_folder
 from xray.flags import FoldNumber, check_ranges, flag_value, parse_flags, refuse_repeated, require, take_flags
 from xray.storage.places import run_training
@@ -201,10 +202,10 @@ def commands_of(
     """
     commands = []
     places = ("--save-path", str(run), "--device", config.device, "--n-workers", str(config.n_workers))
-    if (run / PREDICTED / "predictions.json").is_file():
+    if (run / PREDICTED / PREDICTIONS).is_file():
         return ()
     if not (run / PREDICTED).is_dir():
-        if any((run / name).is_file() for name in ("config.yaml", staged.SAVED)):
+        if any((run / name).is_file() for name in (CONFIG_FILE, staged.SAVED)):
             # It knows its other flags, and which values were found for those that are chosen by themselves.
             flags: tuple[str, ...] = ("--task", task, "--resume", *(["--debug"] if config.debug else []))
         else:
@@ -225,13 +226,13 @@ def gather(run: Path, store: "Store", folds: Sequence[int], task: str) -> None:
     from xray.structures.made_by import joined, read_made_by, write_made_by
     from xray.structures.predictions import write_predictions
 
-    predicted = {fold: run / f"fold{fold}" / PREDICTED / "predictions.json" for fold in folds}
+    predicted = {fold: run / f"fold{fold}" / PREDICTED / PREDICTIONS for fold in folds}
     by_fold = {fold: read_any_predictions(path, store) for fold, path in predicted.items()}
-    out = run / "predictions.json"
+    out = run / PREDICTIONS
     write_predictions(out, out_of_fold(store, by_fold), store.categories)
     write_made_by(run, (out.name,), joined([read_made_by(path) for path in predicted.values()]))
     metrics = cross_validate(store, by_fold, N_RESAMPLES)
-    with complete(run / "metrics.json") as temporary:
+    with complete(run / METRICS) as temporary:
         temporary.write_text(json.dumps(plain_numbers(metrics), indent=1, allow_nan=False) + "\n")
     show(metrics, [name for name in MAIN[task] if name in metrics])
     every = " ".join(str(run / f"fold{fold}") for fold in folds)

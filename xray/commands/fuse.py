@@ -12,6 +12,7 @@ from annotated_types import Interval
 from xray.commands.id_flags import CategoryIdsOfEach, ImageIdsOfEach
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError
+from xray.file_names import PREDICTIONS, SUBMISSION
 from xray.files import check_output, finishing
 from xray.flags import Positive, Share, ShareWithin, check_ranges, require
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from xray.inference.out_of_fold import Labels
     from xray.structures.made_by import MadeBy
     from xray.structures.predictions import Predictions
-
-PREDICTIONS = "predictions.json"
-SUBMISSION = "submission.csv"
 
 
 @dataclasses.dataclass(frozen=True)

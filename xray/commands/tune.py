@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from xray.commands.runner import command
 from xray.errors import FlagError, InputError, spelled
+from xray.file_names import ENSEMBLE
 from xray.files import check_output, make_folder
 from xray.flags import CountOrZero, Seed, check_ranges, require
 from xray.storage.addresses import is_remote
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from xray.inference.out_of_fold import OutOfFold
     from xray.inference.tuning import Tuned
 
-ENSEMBLE = "ensemble.yaml"
 TITLES = {"map40": "mAP@0.4", "coco_ap": "COCO AP"}
 AP = {"map40": "AP@0.4", "coco_ap": "COCO AP"}
 ROWS = {

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from xray import __version__
+from xray.file_names import MADE_BY
 from xray.files import complete, sha256_of
 
-FILE = "made_by.json"
 VERSION = 1
 MOST_BYTES = 2**22
 NOTE = "What made the predictions beside it; may be removed."
@@ -39,11 +39,11 @@ def write_made_by(folder: Path, files: Iterable[str], content: Mapping[str, Any]
     where it is not known, which removes the file of earlier predictions.
     """
     if content is None:
-        (folder / FILE).unlink(missing_ok=True)
+        (folder / MADE_BY).unlink(missing_ok=True)
         return
     digests = {name: sha256_of(folder / name) for name in files if (folder / name).is_file()}
     whole = {"note": NOTE, "version": VERSION, "xray": __version__, "files": digests, **content}
-    with complete(folder / FILE) as temporary:
+    with complete(folder / MADE_BY) as temporary:
         temporary.write_text(json.dumps(whole, indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
 
 
@@ -55,7 +55,7 @@ def folders_of(predictions: Path) -> list[Path]:
 def read_made_by(predictions: Path) -> MadeBy | None:
     """What made a file of predictions; None where nothing beside it says so, or the file has changed since."""
     names = (predictions.name, predictions.resolve().name)
-    found = (_read(folder / FILE, predictions, names) for folder in folders_of(predictions))
+    found = (_read(folder / MADE_BY, predictions, names) for folder in folders_of(predictions))
     return next((content for content in found if content is not None), None)
 
 

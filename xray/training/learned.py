@@ -35,10 +35,8 @@ def learned_from(run: Path, store: Store, records: Sequence[Mapping[str, Any]]) 
     held = held_back(run, store)[0]
     if held is None and not _is_of_all_folds(run, store):
         return 0, ""
-    n = sum(record["split"] == TRAIN and record["fold"] != held for record in records)
-    if held is None:
-        return n, "held back no fold"
-    return n, "held back its validation split" if held == VAL else f"held back {fold_in_words(held)}"
+    fold = ALL_FOLDS if held is None else held
+    return sum(_trains(record, fold) for record in records), f"held back {_held_in_words(fold)}"
 
 
 def _is_of_all_folds(run: Path, store: Store) -> bool:

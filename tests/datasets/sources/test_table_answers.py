@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from source_cases import said, stated
 
 from xray.datasets.sources.table import LINES_ABOVE, TOTALS, read_table
 from xray.datasets.sources.table_labels import UNSURE
@@ -19,19 +20,6 @@ def read(tmp_path):
         return read_table(tmp_path, **flags)
 
     return reader
-
-
-def stated(source):
-    """Id → names that it shows, and names that are unknown of it."""
-    names = {category["id"]: category["name"] for category in source.categories}
-    return {
-        image.source_id: tuple([names[one] for one in ids or ()] for ids in (image.labels, image.unknown))
-        for image in source.images
-    }
-
-
-def said(source):
-    return {warning.kind: warning.detail for warning in source.warnings}
 
 
 WIDE = ("image,Mass,Nodule", "000.png,1,{}", "001.png,0,1", "002.png,0,0")

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from source_cases import said
 
 from xray.datasets.sources.table import read_table
 from xray.datasets.sources.table_beside import OF_ANSWERS, OF_PLACES, OF_SCORES
@@ -35,10 +36,6 @@ def boxes_of(source):
     """(file, corners) of each box."""
     table = zip(source.boxes.images.tolist(), source.boxes.boxes.tolist(), strict=True)
     return [(source.images[image].file_name[0], tuple(box)) for image, box in table]
-
-
-def said(source):
-    return {warning.kind: warning.detail for warning in source.warnings}
 
 
 @pytest.mark.parametrize(("label", "answer"), [("finding", "present"), ("variable", "value"), ("Label", "Is positive")])

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from set_cases import boxes_of, summary
-from source_cases import write_picture
+from source_cases import said, write_picture
 
 from xray.datasets.category_map import read_map
 from xray.datasets.sources import NUMBERS, convert
@@ -27,10 +27,6 @@ def read(tmp_path):
         return read_table(tmp_path, **flags)
 
     return reader
-
-
-def said(source):
-    return {warning.kind: warning.detail for warning in source.warnings}
 
 
 def test_a_label_behind_which_boxes_stand_may_be_of_several_words(read):

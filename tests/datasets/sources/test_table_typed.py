@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from source_cases import stated
 
 from xray.datasets.sources.table import HIDDEN_ROWS, LINES_ABOVE, read_table
 from xray.errors import InputError
@@ -46,15 +47,6 @@ def sheet(pictures):
         return read_table(pictures)
 
     return reader
-
-
-def stated(source):
-    """Id → names that it shows, and names that are unknown of it."""
-    names = {category["id"]: category["name"] for category in source.categories}
-    return {
-        image.source_id: tuple([names[one] for one in ids or ()] for ids in (image.labels, image.unknown))
-        for image in source.images
-    }
 
 
 def test_texts_in_bytes(parquet):

@@ -10,8 +10,8 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
+from xray.datasets.sources.safe_xml import LONGEST_XML, parse_xml
 from xray.errors import InputError, need
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def _of_workbook(content: bytes, sheet: str) -> tuple[int, int]:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            book = ElementTree.fromstring(archive.read("xl/workbook.xml"))
-            links = ElementTree.fromstring(archive.read("xl/_rels/workbook.xml.rels"))
+            book = parse_xml(_member(archive, "xl/workbook.xml"))
+            links = parse_xml(_member(archive, "xl/_rels/workbook.xml.rels"))
             target_of = {link.get("Id"): link.get("Target", "") for link in links}
             ids = [
                 value
@@ -119,10 +119,19 @@ def _of_workbook(content: bytes, sheet: str) -> tuple[int, int]:
                 if key.endswith("}id")
             ]
             target = target_of[ids[0]]
-            cells = archive.read(target.lstrip("/") if target.startswith("/") else f"xl/{target}")
-    except (KeyError, IndexError, ElementTree.ParseError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+            cells = _member(archive, target.lstrip("/") if target.startswith("/") else f"xl/{target}")
+    except (KeyError, IndexError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error):  # or what it cannot unpack
         return 0, 0
     return len(_NOT_COMPUTED.findall(cells)), len(_HIDDEN_ROW.findall(cells))
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A part of a workbook. Raises ValueError for one that unpacks to more than LONGEST_XML."""
+    with archive.open(name) as file:
+        content = file.read(LONGEST_XML + 1)
+    if len(content) > LONGEST_XML:
+        raise ValueError(f"{name} is too large")
+    return content
 
 
 def text(value: Any) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 from xray.datasets import source as reasons
 from xray.datasets.sources.coco_images import FILE_SIDES
 from xray.datasets.sources.collector import Collector
+from xray.datasets.sources.safe_xml import LONGEST_XML, parse_xml
 from xray.datasets.sources.tables import read_table
 from xray.errors import InputError
 from xray.radiographs.canvas import MAX_PIXELS
@@ -26,8 +27,6 @@ TABLE_NOT_USED = "table of original sizes without file_name, width and height wa
 UNREADABLE_XML = "unreadable XML"
 NOT_IN_TREE = "picture that no annotation file names"
 
-_DECLARATION = re.compile(rb"<!(doctype|entity)", re.IGNORECASE)
-LONGEST_XML = 2**30
 LONGEST_PATH, LONGEST_NAME = 2000, 250
 """Characters of a path, and of a name in it, that a file system can have."""
 
@@ -53,20 +52,12 @@ def located(text: str, bases: Sequence[Path], root: Path) -> Path | None:
     return None
 
 
-def read_xml(path: Path) -> tuple[ElementTree.Element, bytes]:
-    """The root element of an XML file, and its bytes. Raises ValueError for one that is damaged, or declares entities.
-
-    Entities could grow without end; no labelling tool writes them.
-    """
+def read_xml(path: Path) -> tuple[Element, bytes]:
+    """The root element of an XML file, and its bytes. Raises ValueError as `parse_xml` does."""
     if path.stat().st_size > LONGEST_XML:
         raise ValueError("it is larger than 1 GiB")
     content = path.read_bytes()
-    if _DECLARATION.search(content[: 2**16]):
-        raise ValueError("it declares a document type, which no labelling tool writes")
-    try:
-        return ElementTree.fromstring(content), content
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise ValueError(f"no XML ({error})") from None
+    return parse_xml(content), content
 
 
 def root_tag(path: Path) -> str:
