@@ -113,3 +113,21 @@ def test_where_files_and_runs_are(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty holds no predictions\.json"):
         member_of(tmp_path / "empty")
+
+
+def test_the_run_of_a_file_is_found_from_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for fold in (0, 1):
+        write(tmp_path / f"fold{fold}" / "validation" / "predictions.json")
+        (tmp_path / f"fold{fold}" / "model.json").touch()
+    run = tmp_path / "fold0"
+    file = run / "validation" / "predictions.json"
+
+    def places(given: Path) -> tuple[list[Path], list[Path]]:
+        member = member_of(given)
+        return [path.resolve() for path in member.predictions], [path.resolve() for path in member.runs]
+
+    for folder in (file.parent, run, tmp_path):
+        monkeypatch.chdir(folder)
+        assert places(file) == places(file.relative_to(folder)) == ([file], [run])
+    assert places(Path("fold0")) == ([file], [run])
+    assert len(member_of(tmp_path).runs) == len(member_of(tmp_path).predictions) == 2

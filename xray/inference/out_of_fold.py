@@ -76,10 +76,19 @@ def member_of(given: Path, run: Path | None = None, of_labels: bool = False) -> 
         if not runs:
             raise InputError(f"{run} is no run directory, nor a folder of some: give --runs one for each model")
     else:
-        beside = [file.parent.parent if file.parent.name == "validation" else file.parent for file in files]
-        runs = [found for folder in dict.fromkeys(beside) for found in _runs_in(folder)]
+        beside = dict.fromkeys(map(_beside, files))
+        runs = [found for folder in beside for found in _runs_in(folder)]
     # As they were given, for what is said of them.
     return Member(tuple(runs), tuple(files))
+
+
+def _beside(file: Path) -> Path:
+    """The folder that would be the run directory of a file, named as the file is."""
+    folder = file.parent
+    if file.absolute().parent.name != "validation":
+        return folder
+    # The name alone is given by who stands in that folder.
+    return folder.parent if folder.name else folder / ".."
 
 
 def _runs_in(folder: Path) -> list[Path]:
