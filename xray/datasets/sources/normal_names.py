@@ -1,29 +1,17 @@
 """Labels that mean that nothing was found: "No finding", "Normal", …; they are no findings, and no categories."""
 
 import dataclasses
-import re
 from collections.abc import Iterable, Sequence
 
 from xray.datasets import source as reasons
 from xray.datasets.category_map import plain
+from xray.datasets.normal_words import sounds_normal
 from xray.errors import InputError
 
-_NORMAL = re.compile(
-    r"(normal|healthy)(chest)?(xrays?|cxrs?|radiographs?|images?|scans?|study|studies|cases?|patients?|subjects?)?"
-    r"|normals|negative|clear|unremarkable|nad|(healthy|normal)?controls?"
-    r"|no(findings?|abnormality|abnormalities|disease|lesions?|pathology)(detected|found|identified|present|seen)?"
-)
-"""How they are called, without case, blanks and punctuation. A normal lung may be a place in a picture, and who has no
-pneumonia may have something else."""
 CONTRADICTION = reasons.NORMAL_WITH_FINDINGS
 NORMAL_BOXES = 'pictures with a box of a class that means "nothing found": without findings (--normal "": a category)'
 _FEWEST, _MANY = 3, 0.5
 """Pictures with a finding beside such a box, and their share, from which it is a region and no statement."""
-
-
-def sounds_normal(label: str) -> bool:
-    """Whether a label is called as if it meant that nothing was found."""
-    return _NORMAL.fullmatch("".join(filter(str.isalnum, label.casefold()))) is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +41,13 @@ class NormalNames:
                 )
             # People who label write Normal today and normal tomorrow.
             return tuple(label for text in wanted for label in labels if label.casefold() == text)
-        kept = set(map(plain, self.kept))
-        return tuple(label for label in labels if sounds_normal(label) and plain(label) not in kept)
+        return tuple(label for label in labels if self.is_normal(label))
+
+    def is_normal(self, label: str) -> bool:
+        """Whether a label means so that need not be among a source's others."""
+        if self.chosen:
+            return label.casefold() in {text.casefold() for text in self.chosen if text}
+        return sounds_normal(label) and plain(label) not in set(map(plain, self.kept))
 
     def check_boxes(self, names: Iterable[str], n_marked: int, n_contradictory: int, what: str) -> None:
         """Raises InputError where boxes of such labels stand so often beside findings that they are regions.
