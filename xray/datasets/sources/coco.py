@@ -11,9 +11,10 @@ import numpy as np
 from xray.datasets import source as reasons
 from xray.datasets.category_map import NORMAL_LABELS, plain
 from xray.datasets.source import Dropped, Source, SourceImage, data_root
-from xray.datasets.sources.coco_annotations import Crowds, Unplaced, read_annotations, without_normal
-from xray.datasets.sources.coco_extras import CocoFile, in_original_pixels, known_by_entry, with_known
+from xray.datasets.sources.coco_annotations import Annotations, Crowds, Unplaced, read_annotations, without_normal
+from xray.datasets.sources.coco_extras import CocoFile, in_original_pixels
 from xray.datasets.sources.coco_images import Images, read_categories
+from xray.datasets.sources.coco_known import Categories, Said, known_by_entry, said_of, with_known
 from xray.datasets.sources.edges import refuse_boxes_beyond
 from xray.datasets.sources.normal_names import NormalNames, refuse_without_findings
 from xray.datasets.sources.splits import split_of
@@ -83,6 +84,11 @@ def source_of(
     images = Images(root, coco.images, file.name, dropped, beside, folders)
     parsed = read_annotations(rows, images, categories, file, dropped, taken, crowds, unplaced)
     normal.check_boxes(taken.values(), parsed.n_marked, parsed.n_contradictory, str(file))
+    numbering = {category["source_category_id"]: category["id"] for category in categories}
+    names = {plain(category["name"]): category["id"] for category in categories}
+    by_entry = known_by_entry(coco.images, Categories(numbering, names, taken, normal), file.name, dropped)
+    said = [said_of(image, by_entry) for image in images.images]
+    boxed = _boxed(parsed, said)
 
     # What is known of these is not whole.
     has_box = np.bincount(parsed.boxes.images, minlength=len(images.images)) > 0
@@ -103,13 +109,14 @@ def source_of(
         key=lambda row: (numbers[row], labels[row], corners[row], parsed.readers[row], str(parsed.masks.get(row))),
     )
     boxes, masks = parsed.boxes.select_masked(np.array(rows_kept, dtype=np.int64), parsed.masks)
-    numbering = {category["source_category_id"]: category["id"] for category in categories}
-    names = {plain(category["name"]): category["id"] for category in categories}
-    said = known_by_entry(coco.images, numbering, names, file.name, dropped)
+    every = numbering.values()
     return Source(
         kind="coco",
         layout=posixpath.basename(file.name),
-        images=[_image(with_known(images.images[number], said), number in parsed.normal) for number in order],
+        images=[
+            _image(with_known(images.images[number], said[number], boxed[number], every), number in parsed.normal)
+            for number in order
+        ],
         boxes=BoxTable(new_number[boxes.images], boxes.labels, boxes.boxes, boxes.scores),
         readers=[parsed.readers[row] for row in rows_kept],
         places=[parsed.places[row] for row in rows_kept],
@@ -123,8 +130,32 @@ def source_of(
     )
 
 
+def _boxed(parsed: Annotations, said: Sequence[Said]) -> list[set[int]]:
+    """The categories of each image's boxes. What the entries say is held against the annotations on the way.
+
+    Labels of annotations that have no area are added to what is said; images that are normal by one and show something
+    by the other are lost.
+    """
+    boxed: list[set[int]] = [set() for _ in said]
+    for image, label in zip(parsed.boxes.images.tolist(), parsed.boxes.labels.tolist(), strict=True):
+        boxed[image].add(label)
+    for image, labels in parsed.without_area.items():
+        for key in ("labels", "unlocated"):
+            said[image].ids.setdefault(key, set()).update(labels)
+    for number, one in enumerate(said):
+        is_normal = number in parsed.normal or bool(one.normal)
+        if is_normal and (boxed[number] or one.ids.get("labels")):
+            parsed.lost.add(number)
+            parsed.contradictory.setdefault(number, one.normal)
+        elif is_normal and number not in parsed.lost and not one.foreign:
+            parsed.normal.add(number)
+        else:
+            parsed.normal.discard(number)
+    return boxed
+
+
 def _image(image: SourceImage, is_normal: bool) -> SourceImage:
-    return dataclasses.replace(image, normal=True) if is_normal and not image.labels else image
+    return dataclasses.replace(image, normal=True) if is_normal else image
 
 
 def _find_annotations(root: Path, chosen: str | None) -> Path:

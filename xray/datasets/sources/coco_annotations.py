@@ -14,7 +14,7 @@ import numpy as np
 from xray.datasets import source as reasons
 from xray.datasets.source import Dropped
 from xray.datasets.sources.coco_images import MALFORMED, FaultError, Images, names_in
-from xray.datasets.sources.coco_shapes import UNUSABLE_MASK, read_annotation
+from xray.datasets.sources.coco_shapes import NO_AREA, UNUSABLE_MASK, read_annotation
 from xray.datasets.sources.coco_units import refuse_other_units
 from xray.datasets.sources.normal_names import NORMAL_BOXES, NormalNames
 from xray.datasets.sources.segmentations import Segmentation
@@ -39,6 +39,7 @@ class Annotations:
     lost: numbers of the images of which an annotation was left out that is not simply repeated, or which are said to be
     normal and have findings. normal: numbers of those that are said to be normal.
     contradictory: number of each image that is said to be normal and has findings → where it is said.
+    without_area: number of an image → categories of its key points, which have no box or mask.
     n_marked, n_contradictory: images with a box of what means so, and those of them that have findings.
     """
 
@@ -50,6 +51,7 @@ class Annotations:
     warnings: list[FileWarning]
     normal: set[int] = dataclasses.field(default_factory=set)
     contradictory: dict[int, str] = dataclasses.field(default_factory=dict)
+    without_area: dict[int, set[int]] = dataclasses.field(default_factory=dict)
     n_marked: int = 0
     n_contradictory: int = 0
 
@@ -102,6 +104,10 @@ def read_annotations(
         except FaultError as fault:
             dropped.append(Dropped(place, fault.reason, detail=fault.detail))
             result.lost.add(image)
+            continue
+        if box is None:
+            result.without_area.setdefault(image, set()).add(label)
+            result.warnings.append(FileWarning(NO_AREA, place))
             continue
         names = names_in(row.get("readers"))
         same = repeats.setdefault((image, label, *box, names), [])
@@ -167,7 +173,7 @@ def _judge_normal(result: Annotations, said_normal: list[tuple[int, str, dict[st
 
     said_normal: (image, place, annotation). numbers: the image of each box.
     """
-    findings: dict[int, list[tuple[str, ...]]] = {image: [()] for image in result.lost}
+    findings: dict[int, list[tuple[str, ...]]] = {image: [()] for image in (*result.lost, *result.without_area)}
     for image, names in zip(numbers, result.readers, strict=True):
         findings.setdefault(image, []).append(names)
     for image, place, row in said_normal:
