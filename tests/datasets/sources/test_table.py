@@ -480,7 +480,7 @@ def test_lists_in_every_spelling(rows):
 @given(st.text(max_size=20))
 def test_any_cell_is_read_or_refused(text):
     assert _list(text).shape[1] == 4
-    assert len(set(label_names(text))) == len(label_names(text)) <= len(label_list(text))
+    assert len(set(label_names(text, "t"))) == len(label_names(text, "t")) <= len(label_list(text, "t"))
 
 
 def test_many_boxes_that_could_be_corners():

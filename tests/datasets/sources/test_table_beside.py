@@ -6,7 +6,7 @@ import pytest
 from source_cases import said
 
 from xray.datasets.sources.table import read_table
-from xray.datasets.sources.table_beside import OF_ANSWERS, OF_PLACES, OF_SCORES
+from xray.datasets.sources.table_beside import OF_ANSWERS, OF_NUMBERS, OF_PLACES, OF_SCORES
 from xray.datasets.sources.table_labels import ABSENT, SEVERAL
 from xray.errors import InputError
 
@@ -66,8 +66,8 @@ def test_boxes_of_labels_that_are_there(read):
 
 
 def test_columns_that_are_not_used_are_named(read):
-    source = read("image,label,x,y,w,h,deleted,score", "0,M,1,2,3,4,0,0.5", "1,M,1,2,3,4,1,0.25")
-    assert said(source) == {OF_ANSWERS: "deleted", OF_SCORES: "score"}
+    source = read("image,label,x,y,w,h,urgent,score", "0,M,1,2,3,4,0,0.5", "1,M,1,2,3,4,1,0.25")
+    assert said(source) == {OF_ANSWERS: "urgent", OF_SCORES: "score"}
     source = read("image,label,x (mm),y (mm),w (mm),h (mm),age,iscrowd", "0,M,1,2,3,4,50,0", "1,M,1,2,3.5,4,60,1")
     assert said(source) == {OF_PLACES: "x (mm), y (mm), w (mm), h (mm)"}
     assert not said(read("image,label,x,y,w,h,iscrowd,note", "0,M,1,2,3,4,0,x", "1,M,1,2,3,4,1,y"))
@@ -92,3 +92,15 @@ def test_labels_about_others_are_named(read):
     assert said(source) == {ABSENT: "mass absent, No mass", SEVERAL: "Mass/Nodule"}
     # Of one part alone nobody knows that it is a label.
     assert not said(read("image,label", "0,Nodule/Mass", "1,Mass", "2,No pneumonia"))
+
+
+@pytest.mark.parametrize("column", ["value", "Result", "status"])
+@pytest.mark.parametrize("cells", [(12.5, 0, 0, 0), (12.5, 0, 1, 1), (0, 0, 0, "2,5"), (0, 0, 17, 250), (3, 4, 0, 0)])
+def test_numbers_that_measure_are_no_answers(read, column, cells):
+    rows = [f'{number},{"MN"[number % 2]},"{cell}"' for number, cell in enumerate(cells)]
+    source = read(f"image,label,{column}", *rows)
+    assert stated(source) == {"0": ("M", ""), "1": ("N", ""), "2": ("M", ""), "3": ("N", "")}
+    assert said(source) == {OF_NUMBERS: column}
+    # One whole number among answers is none, and may be a mistake.
+    with pytest.raises(InputError, match="has '2' beside 1, 0 and -1"):
+        read(f"image,label,{column}", "0,M,1", "1,M,0", "2,M,1", "3,N,2")

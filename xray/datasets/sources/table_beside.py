@@ -15,10 +15,13 @@ SAID = (
     "answer", "status", "result",
 )  # fmt: skip
 """Names of columns that say of each row whether its label is there, without case and punctuation."""
+_MAY_MEASURE = ("value", "answer", "result", "status")
+"""Those of them that may as well hold a size in millimetres, or a grade."""
 _SCORES = ("score", "scores", "confidence", "conf", "probability", "prob")
 
 OF_ANSWERS = "columns of yes and no beside the labels, which are not used: all rows count"
 OF_SCORES = "columns of scores, which are not used: a truth has none, are these predictions?"
+OF_NUMBERS = "columns of numbers beside the labels, which are not used: all rows count"
 OF_PLACES = "columns of numbers that may be boxes, and are not used: name them with --columns"
 
 
@@ -33,6 +36,8 @@ def said_column(columns: Mapping[str, Mapping[str, int]], file: str) -> str | No
         texts = columns.get(by_name.get(name, ""), {})
         if len(texts) > 1 and is_answers(texts):
             return by_name[name]
+        if name in _MAY_MEASURE and _is_measured(texts):
+            continue
         if (other := no_answer(texts)) is not None:
             # Passed over, it would make findings of those that it says are absent.
             raise InputError(
@@ -59,9 +64,21 @@ def doubts_of(
             said.setdefault(OF_SCORES, []).append(column)
         elif name not in passed_over and len(texts) > 1 and is_answers(texts):
             said.setdefault(OF_ANSWERS, []).append(column)
+        elif name in _MAY_MEASURE and len(texts) > 1 and _is_measured(texts):
+            said.setdefault(OF_NUMBERS, []).append(column)
         elif column in of_places and {"x", "y"} <= initials and name[:1] in "xywh":
             said.setdefault(OF_PLACES, []).append(column)
     return said
+
+
+def _is_measured(texts: Iterable[str]) -> bool:
+    """Whether cells are measurements: numbers, of which several, or one with a fraction above 1, are no answers."""
+    texts = list(texts)
+    if not _is_numbers(texts):
+        return False
+    others = {number for text in texts if (number := float(text.replace(",", "."))) not in (0, 1, -1)}
+    # Between 0 and 1 they may be shares of readers who say yes.
+    return any(abs(number) > 1 for number in others) and (len(others) > 1 or not all(map(float.is_integer, others)))
 
 
 def _is_numbers(texts: Iterable[str]) -> bool:
