@@ -16,7 +16,7 @@ from xray.datasets.sources.coco_extras import CocoFile, in_original_pixels
 from xray.datasets.sources.coco_images import Images, read_categories
 from xray.datasets.sources.coco_known import Categories, Said, known_by_entry, said_of, with_known
 from xray.datasets.sources.edges import refuse_boxes_beyond
-from xray.datasets.sources.normal_names import NormalNames, refuse_without_findings
+from xray.datasets.sources.normal_names import NormalNames, refuse_without_findings, said_of_doubt
 from xray.datasets.sources.splits import split_of
 from xray.errors import InputError
 from xray.file_names import ANNOTATIONS
@@ -57,6 +57,7 @@ def read_coco(
     names = NormalNames(normal, kept)
     source = source_of(root, file, CocoFile.of(content, file), crowds, unplaced, content, names)
     refuse_without_findings(source.categories, source.notes.get(NORMAL_LABELS, ()), str(file))
+    source.warnings += said_of_doubt((category["name"] for category in source.categories), kept, file.name)
     refuse_boxes_beyond(source, str(file), same_size)
     return source
 
@@ -142,12 +143,16 @@ def _boxed(parsed: Annotations, said: Sequence[Said]) -> list[set[int]]:
     for image, labels in parsed.without_area.items():
         for key in ("labels", "unlocated"):
             said[image].ids.setdefault(key, set()).update(labels)
+    for image, labels in parsed.withheld.items():
+        shown_ids = boxed[image] | said[image].ids.get("labels", set())
+        said[image].ids.setdefault("unknown", set()).update(labels - shown_ids)
+        said[image].ids.setdefault("unlocated", set()).update(labels)
     for number, one in enumerate(said):
         is_normal = number in parsed.normal or bool(one.normal)
         if is_normal and (boxed[number] or one.ids.get("labels")):
             parsed.lost.add(number)
             parsed.contradictory.setdefault(number, one.normal)
-        elif is_normal and number not in parsed.lost and not one.foreign:
+        elif is_normal and number not in parsed.lost and not one.foreign and number not in parsed.withheld:
             parsed.normal.add(number)
         else:
             parsed.normal.discard(number)

@@ -17,6 +17,7 @@ from xray.datasets.sources.coco_images import MALFORMED, FaultError, Images, nam
 from xray.datasets.sources.coco_shapes import NO_AREA, UNUSABLE_MASK, read_annotation
 from xray.datasets.sources.coco_units import refuse_other_units
 from xray.datasets.sources.normal_names import NORMAL_BOXES, NormalNames
+from xray.datasets.sources.object_review import IGNORED, REVIEWED, withheld_by
 from xray.datasets.sources.segmentations import Segmentation
 from xray.errors import InputError
 from xray.findings import NO_FINDING_BOX
@@ -40,6 +41,7 @@ class Annotations:
     normal and have findings. normal: numbers of those that are said to be normal.
     contradictory: number of each image that is said to be normal and has findings → where it is said.
     without_area: number of an image → categories of its key points, which have no box or mask.
+    withheld: number of an image → categories of annotations that a review has rejected or not confirmed.
     n_marked, n_contradictory: images with a box of what means so, and those of them that have findings.
     """
 
@@ -52,6 +54,7 @@ class Annotations:
     normal: set[int] = dataclasses.field(default_factory=set)
     contradictory: dict[int, str] = dataclasses.field(default_factory=dict)
     without_area: dict[int, set[int]] = dataclasses.field(default_factory=dict)
+    withheld: dict[int, set[int]] = dataclasses.field(default_factory=dict)
     n_marked: int = 0
     n_contradictory: int = 0
 
@@ -95,6 +98,12 @@ def read_annotations(
         if image < 0:
             continue  # Its image was left out before, and is in `dropped`.
         with_annotation.add(image)
+        if why := withheld_by({**row, **(row["attributes"] if isinstance(row.get("attributes"), dict) else {})}):
+            labels_withheld = _labels_withheld(row, number_of_category, normal)
+            if labels_withheld:
+                dropped.append(Dropped(place, REVIEWED, IGNORED, why))
+                result.withheld.setdefault(image, set()).update(labels_withheld)
+                continue
         if _is_of(row, normal):
             said_normal.append((image, place, row))
             continue
@@ -166,6 +175,16 @@ def _is_of(row: Any, categories: Collection[int]) -> bool:
         return bool(categories) and whole_number(row["category_id"]) in categories
     except (KeyError, TypeError, ValueError):
         return False
+
+
+def _labels_withheld(row: dict[str, Any], numbers: dict[int, int], normal: Collection[int]) -> set[int]:
+    """What an annotation that does not count would have said something of: its category, or all."""
+    if _is_of(row, normal):
+        return set(numbers.values())
+    try:
+        return {numbers[whole_number(row.get("category_id"))]}  # type: ignore[index]
+    except (ValueError, KeyError):
+        return set()
 
 
 def _judge_normal(result: Annotations, said_normal: list[tuple[int, str, dict[str, Any]]], numbers: list[int]) -> None:

@@ -6,10 +6,13 @@ from collections.abc import Iterable, Sequence
 from xray.datasets import source as reasons
 from xray.datasets.category_map import plain
 from xray.datasets.normal_words import sounds_normal
+from xray.datasets.sources.table_answers import is_question, is_unsaid, is_unsure
 from xray.errors import InputError
+from xray.radiographs.file_warnings import FileWarning
 
 CONTRADICTION = reasons.NORMAL_WITH_FINDINGS
 NORMAL_BOXES = 'pictures with a box of a class that means "nothing found": without findings (--normal "": a category)'
+DOUBTFUL_CATEGORIES = "categories whose names say nothing, which are categories like any unless --map drops them"
 _FEWEST, _MANY = 3, 0.5
 """Pictures with a finding beside such a box, and their share, from which it is a region and no statement."""
 
@@ -61,6 +64,17 @@ class NormalNames:
                 f'--normal "" if these boxes are a category like any other, or --normal "{next(iter(names), "")}" to '
                 "leave such pictures out"
             )
+
+
+def said_of_doubt(categories: Iterable[str], kept: Sequence[str], what: str) -> list[FileWarning]:
+    """What is said of categories of drawn objects that are called unknown, uncertain or ?.
+
+    kept: categories that the user means as such. In tables such labels say nothing; here somebody has drawn something.
+    """
+    plain_kept = set(map(plain, kept))
+    names = [name for name in categories if is_unsure(name) or is_unsaid(name) or is_question(name)]
+    names = [name for name in names if plain(name) not in plain_kept]
+    return [FileWarning(DOUBTFUL_CATEGORIES, what, ", ".join(names))] if names else []
 
 
 def refuse_without_findings(categories: Iterable[object], names: Iterable[str], what: str) -> None:

@@ -5,6 +5,7 @@ alone. What is pending is neither. Both are unknown.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -36,7 +37,7 @@ _REJECTED = re.compile(
     r"|erroneous|error|mistake|retracted|revoked|dropp?(ed)?|ignored?|hidden|not(accepted|approved|valid|correct|ok)"
 )
 _PENDING = re.compile(
-    r"pending|open|waiting|submitted|draft|preliminary|provisional|deferred|onhold|inprogress|disputed|questioned|flagged"
+    r"pending|open|waiting|draft|preliminary|provisional|deferred|onhold|inprogress|disputed|questioned|flagged"
     r"|(to|needs?|for|in|under|awaits?|awaiting|requires?|pending)(be)?(second)?(re)?(view|check|confirmation)(ed|ing)?"
     r"|(un|not)(yet)?(confirmed|verified|validated|accepted|approved|reviewed|checked|finished|completed?|done)"
 )
@@ -75,6 +76,20 @@ def state_in(text: str) -> int | None:
     if _ACCEPTED.fullmatch(word):
         return COUNTS
     return PENDING if _PENDING.fullmatch(word) or is_unsure(text) or is_unsaid(text) or is_question(text) else None
+
+
+def state_said(name: str, value: str) -> int:
+    """What one attribute of a drawn object says of it; COUNTS for what is none of a review, or confirms it or not."""
+    if not _is_called_so(name):
+        return COUNTS
+    if is_review(name):
+        try:
+            return (_named_state(name) or COUNTS) if answer(value) == 1 else COUNTS
+        except ValueError:
+            return state_in(value) or COUNTS
+    if not _may_say(name, {value: 1}) or is_unsaid(value):
+        return COUNTS
+    return state_in(value) or COUNTS
 
 
 def is_review(column: str) -> bool:
@@ -154,6 +169,12 @@ def said_of_rows(reviews: tuple[Review, ...], states: np.ndarray) -> dict[str, s
         ]
         said[kind] = "; ".join([f"{n_rows} of {len(states)}", *cells])
     return said
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_called_so(name: str) -> bool:
+    plain = plain_name(name)
+    return is_review(name) or (_NAME.search(plain) is not None and not _BESIDE.search(plain))
 
 
 def _may_say(column: str, texts: Mapping[str, int]) -> bool:
