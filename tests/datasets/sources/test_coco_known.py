@@ -8,7 +8,7 @@ from source_cases import said, told, write_picture
 from xray.datasets.annotation import annotate
 from xray.datasets.sources.coco import read_coco
 from xray.datasets.sources.coco_images import NO_SPLIT
-from xray.datasets.sources.coco_known import FOREIGN
+from xray.datasets.sources.coco_known import FOREIGN, NOT_ANNOTATED
 from xray.datasets.sources.coco_shapes import KEY_POINTS, NO_AREA
 from xray.datasets.sources.tree import read_tree
 
@@ -153,3 +153,27 @@ def test_points_of_no_category_or_of_a_crowd(read):
 @pytest.mark.parametrize("split", ["lunch", 2, ["val"], True])
 def test_a_split_that_is_none_is_said(read, split):
     assert NO_SPLIT in said(read([{"split": split}, {"split": "val"}]))
+
+
+@pytest.mark.parametrize("as_tree", [False, True])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"annotated": False},
+        {"labelled": 0},
+        {"is_labeled": "no"},
+        {"status": "pending"},
+        {"deleted": True},
+        {"done": False},
+    ],
+)
+def test_a_picture_that_nobody_has_annotated_is_no_normal_one(read, as_tree, entry):
+    entries = [entry, entry, {"annotated": True, "status": "done", "deleted": 0}, entry | {"labels": [5]}]
+    source = read(entries, [row(1, 0)], as_tree)
+    assert known(source) == {"0": ("", "M", ""), "2": ("", "", ""), "3": ("N", "", "")}
+    assert [(drop.where, drop.reason) for drop in source.dropped] == [("1.png", NOT_ANNOTATED)]
+
+
+def test_attributes_as_a_list(read):
+    source = read([{}, {}], [row(1, 0, attributes=[{"name": "status", "value": "rejected"}, 3, {}]), row(2, 1)])
+    assert known(source) == {"0": ("", "", "M"), "1": ("", "M", "")}

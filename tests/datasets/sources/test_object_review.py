@@ -111,6 +111,7 @@ def test_what_is_no_review():
     assert [one for one in others if withheld_by(one)] == []
     assert withheld_by({"area": 3, "deleted": True}) == "deleted: 'True'"
     assert withheld_by({"ignore": 1}) == "ignore: 1"
+    assert [word for word in ("pending", "To be reviewed", "not reviewed") if not withheld_by({"status": word})] == []
 
 
 def test_a_shape_that_nobody_knows_costs_its_picture(folder):

@@ -104,3 +104,31 @@ def test_numbers_that_measure_are_no_answers(read, column, cells):
     # One whole number among answers is none, and may be a mistake.
     with pytest.raises(InputError, match="has '2' beside 1, 0 and -1"):
         read(f"image,label,{column}", "0,M,1", "1,M,0", "2,M,1", "3,N,2")
+
+
+@pytest.mark.parametrize(
+    ("column", "yes", "no"),
+    [
+        ("present", "present", "not present"), ("assertion", "affirmed", "negated"), ("detected", "yes", "not seen"),
+        ("found", "Found", "Not found"), ("negated", "0", "1"), ("is_absent", "no", "yes"),
+        ("absent", "present", "absent"), ("negation", "affirmed", "negated"),
+        ("Presence", "identified", "not_identified"),
+    ],
+)  # fmt: skip
+def test_words_of_yes_and_no_and_columns_that_deny(read, column, yes, no):
+    source = read(f"image,finding,{column}", f"0,M,{yes}", f"0,N,{no}", f"1,M,{no}", f"1,N,{yes}")
+    assert stated(source) == {"0": ("M", ""), "1": ("N", "")}
+
+
+def test_certainty_in_words_and_in_numbers(read):
+    source = read("image,finding,certainty", "0,M,definite", "1,M,possible", "2,N,unlikely", "3,N,certain")
+    assert stated(source) == {"0": ("M", "N"), "1": ("", "MN"), "2": ("", "MN"), "3": ("N", "M")}
+    source = read("image,finding,certainty", "0,M,1", "1,M,0")
+    assert (stated(source), said(source)) == ({"0": ("M", ""), "1": ("M", "")}, {OF_ANSWERS: "certainty"})
+
+
+def test_a_column_of_yes_and_no_that_is_called_like_no_finding(read):
+    source = read("image,M,N,status", "0,1,0,1", "1,0,1,0")
+    assert (stated(source), said(source)) == ({"0": ("M", ""), "1": ("N", "")}, {OF_ANSWERS: "status"})
+    # Alone it is the only thing that is said.
+    assert stated(read("image,positive", "0,1", "1,0")) == {"0": ("positive", ""), "1": ("", "")}

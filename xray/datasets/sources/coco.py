@@ -14,7 +14,7 @@ from xray.datasets.source import Dropped, Source, SourceImage, data_root
 from xray.datasets.sources.coco_annotations import Annotations, Crowds, Unplaced, read_annotations, without_normal
 from xray.datasets.sources.coco_extras import CocoFile, in_original_pixels
 from xray.datasets.sources.coco_images import Images, read_categories
-from xray.datasets.sources.coco_known import Categories, Said, known_by_entry, said_of, with_known
+from xray.datasets.sources.coco_known import NOT_ANNOTATED, Categories, Said, known_by_entry, said_of, with_known
 from xray.datasets.sources.edges import refuse_boxes_beyond
 from xray.datasets.sources.normal_names import NormalNames, refuse_without_findings, said_of_doubt
 from xray.datasets.sources.splits import split_of
@@ -95,6 +95,8 @@ def source_of(
     has_box = np.bincount(parsed.boxes.images, minlength=len(images.images)) > 0
     for number in sorted(parsed.lost):
         reason, place = reasons.LOST_ANNOTATION if has_box[number] else reasons.NO_BOX_LEFT, ""
+        if (why := said[number].not_annotated) and number in parsed.not_annotated:
+            reason, place = NOT_ANNOTATED, why
         if number in parsed.contradictory:
             # The picture itself is what is wrong, so it is counted once.
             reason, place = reasons.NORMAL_WITH_FINDINGS, parsed.contradictory[number]
@@ -148,6 +150,10 @@ def _boxed(parsed: Annotations, said: Sequence[Said]) -> list[set[int]]:
         said[image].ids.setdefault("unknown", set()).update(labels - shown_ids)
         said[image].ids.setdefault("unlocated", set()).update(labels)
     for number, one in enumerate(said):
+        is_shown = bool(boxed[number] or one.ids or one.normal or number in parsed.normal or number in parsed.withheld)
+        if one.not_annotated and not is_shown and number not in parsed.lost:
+            parsed.lost.add(number)
+            parsed.not_annotated.add(number)
         is_normal = number in parsed.normal or bool(one.normal)
         if is_normal and (boxed[number] or one.ids.get("labels")):
             parsed.lost.add(number)

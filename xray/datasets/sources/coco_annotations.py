@@ -42,6 +42,7 @@ class Annotations:
     contradictory: number of each image that is said to be normal and has findings → where it is said.
     without_area: number of an image → categories of its key points, which have no box or mask.
     withheld: number of an image → categories of annotations that a review has rejected or not confirmed.
+    not_annotated: numbers of lost images that their entries say are not annotated.
     n_marked, n_contradictory: images with a box of what means so, and those of them that have findings.
     """
 
@@ -55,6 +56,7 @@ class Annotations:
     contradictory: dict[int, str] = dataclasses.field(default_factory=dict)
     without_area: dict[int, set[int]] = dataclasses.field(default_factory=dict)
     withheld: dict[int, set[int]] = dataclasses.field(default_factory=dict)
+    not_annotated: set[int] = dataclasses.field(default_factory=set)
     n_marked: int = 0
     n_contradictory: int = 0
 
@@ -98,7 +100,7 @@ def read_annotations(
         if image < 0:
             continue  # Its image was left out before, and is in `dropped`.
         with_annotation.add(image)
-        if why := withheld_by({**row, **(row["attributes"] if isinstance(row.get("attributes"), dict) else {})}):
+        if why := withheld_by({**row, **_attributes(row)}):
             labels_withheld = _labels_withheld(row, number_of_category, normal)
             if labels_withheld:
                 dropped.append(Dropped(place, REVIEWED, IGNORED, why))
@@ -175,6 +177,14 @@ def _is_of(row: Any, categories: Collection[int]) -> bool:
         return bool(categories) and whole_number(row["category_id"]) in categories
     except (KeyError, TypeError, ValueError):
         return False
+
+
+def _attributes(row: dict[str, Any]) -> dict[str, Any]:
+    """Name → value of an annotation's attributes, which may be a list of names and values."""
+    attributes = row.get("attributes")
+    if isinstance(attributes, list):
+        return {str(one["name"]): one.get("value") for one in attributes if isinstance(one, dict) and "name" in one}
+    return attributes if isinstance(attributes, dict) else {}
 
 
 def _labels_withheld(row: dict[str, Any], numbers: dict[int, int], normal: Collection[int]) -> set[int]:

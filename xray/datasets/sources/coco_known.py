@@ -5,14 +5,19 @@ category of the file may be the name of any: the radiograph is then not known to
 """
 
 import dataclasses
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from xray.datasets.category_map import plain
 from xray.datasets.source import Dropped, SourceImage
 from xray.datasets.sources.normal_names import NormalNames
-from xray.structures.values import identity, is_missing, shown, whole_number
+from xray.datasets.sources.object_review import withheld_by
+from xray.datasets.sources.tables import plain_name
+from xray.structures.values import flag_of, identity, is_missing, shown, whole_number
 
+NOT_ANNOTATED = "picture without annotations that its entry says is not annotated, or was not confirmed"
+_ANNOTATED = re.compile(r"(is|was|has(been)?)?(fully)?(annotat|label?l)ed|(is|was)?(done|completed?|finished)")
 KNOWN = ("labels", "unknown", "unlocated")
 FOREIGN = "labels of a whole radiograph that are no categories of the file"
 UNKNOWN_THEN = "what it does not show otherwise is unknown"
@@ -23,12 +28,13 @@ class Said:
     """Category ids that the entries of a radiograph name, by their key.
 
     foreign: the keys of lists that hold something else as well. normal: where it says that nothing was found; empty
-    where it does not.
+    where it does not. not_annotated: why the picture is no radiograph without findings although it has no annotation.
     """
 
     ids: dict[str, set[int]] = dataclasses.field(default_factory=dict)
     foreign: set[str] = dataclasses.field(default_factory=set)
     normal: str = ""
+    not_annotated: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +74,8 @@ def known_by_entry(entries: list[Any], categories: Categories, table: str, dropp
         if not isinstance(entry, dict):
             continue
         place = f"{table} image {position}"
+        if why := _not_annotated(entry):
+            said.setdefault(key_of(entry.get("id")), Said()).not_annotated = why
         for key in KNOWN:
             value = entry.get(key)
             if is_missing(value) or value == {}:
@@ -93,6 +101,7 @@ def said_of(image: SourceImage, said: Mapping[Any, Said]) -> Said:
             result.ids.setdefault(key, set()).update(ids)
         result.foreign |= one.foreign
         result.normal = result.normal or one.normal
+        result.not_annotated = result.not_annotated or one.not_annotated
     return result
 
 
@@ -108,6 +117,17 @@ def with_known(image: SourceImage, said: Said, boxed: Collection[int], every: Co
         # Beside the boxes that they have, too: `xray export` names no others.
         values["elsewhere"] = values["unlocated"]
     return dataclasses.replace(image, **values) if values else image  # type: ignore[arg-type]
+
+
+def _not_annotated(entry: dict[str, Any]) -> str:
+    """The key by which an image's entry says that nobody has annotated it, or that a review has not let it pass."""
+    for name, value in entry.items():
+        try:
+            if _ANNOTATED.fullmatch(plain_name(name)) and flag_of(value) is False:
+                return f"{name}: {shown(value)}"
+        except ValueError:
+            continue
+    return withheld_by(entry)
 
 
 def key_of(value: Any) -> Any:

@@ -7,7 +7,14 @@ from xray.datasets.sources.splits import split_meant
 from xray.datasets.sources.tables import plain_name
 from xray.structures.values import finite_number, is_missing, whole_number
 
-_YES, _NO = ("true", "yes", "y", "t", "positive", "present"), ("false", "no", "n", "f", "negative", "absent")
+_YES = (
+    "true", "yes", "y", "t", "positive", "present", "affirmed", "asserted", "definite", "certain", "detected", "found",
+    "seen", "identified",
+)  # fmt: skip
+_NO = (
+    "false", "no", "n", "f", "negative", "absent", "negated", "not present", "not detected", "not found", "not seen",
+    "not identified", "ruled out",
+)  # fmt: skip
 _NAMES = frozenset((*_YES[4:], *_NO[4:]))
 """Answers that are labels by themselves: in a column called label, "positive" is the name of what was found."""
 _OPPOSITE = {"f": "t", "n": "y"}
@@ -39,7 +46,7 @@ def answer(text: str) -> int | None:
         return None
     if is_unsure(text) or is_question(text):
         return -1
-    word = text.casefold()
+    word = " ".join(text.casefold().replace("_", " ").split())
     if word in _YES or word in _NO:
         return int(word in _YES)
     number = whole_number(text)

@@ -5,17 +5,22 @@ Tables of one row a radiograph and label (`finding, present`; what pandas' melt 
 
 from collections.abc import Iterable, Mapping
 
-from xray.datasets.sources.table_answers import is_answers, no_answer
+from xray.datasets.sources.table_answers import answer, is_answers, no_answer
 from xray.datasets.sources.tables import plain_name
 from xray.errors import InputError
 from xray.structures.values import finite_number
 
 SAID = (
     "present", "ispresent", "presence", "positive", "ispositive", "found", "isfound", "detected", "exists", "value",
-    "answer", "status", "result",
+    "answer", "status", "result", "assertion", "polarity", "certainty", "negated", "isnegated", "negation", "absent",
+    "isabsent",
 )  # fmt: skip
 """Names of columns that say of each row whether its label is there, without case and punctuation."""
-_MAY_MEASURE = ("value", "answer", "result", "status")
+_DENYING = ("negated", "isnegated", "negation", "absent", "isabsent")
+"""Those of them in which a yes says that the label is not there."""
+_CERTAINTY = "certainty"
+"""One of them whose no is a doubt: its words are read, 0 and 1 are not."""
+_MAY_MEASURE = ("value", "answer", "result", "status", "certainty")
 """Those of them that may as well hold a size in millimetres, or a grade."""
 _SCORES = ("score", "scores", "confidence", "conf", "probability", "prob")
 
@@ -34,6 +39,8 @@ def said_column(columns: Mapping[str, Mapping[str, int]], file: str) -> str | No
     by_name = {plain_name(column): column for column in columns}
     for name in SAID:
         texts = columns.get(by_name.get(name, ""), {})
+        if name == _CERTAINTY and any(map(_is_no, texts)):
+            continue
         if len(texts) > 1 and is_answers(texts):
             return by_name[name]
         if name in _MAY_MEASURE and _is_measured(texts):
@@ -45,6 +52,20 @@ def said_column(columns: Mapping[str, Mapping[str, int]], file: str) -> str | No
                 "is there: correct it, or rename the column if it says something else"
             )
     return None
+
+
+def is_denying(column: str, texts: Iterable[str]) -> bool:
+    """Whether a yes in the column says that the label of its row is not there. Words such as absent say so by
+    themselves."""
+    words = {" ".join(text.casefold().split()) for text in texts}
+    return plain_name(column) in _DENYING and not words & {"absent", "present", "negated", "affirmed", "asserted"}
+
+
+def _is_no(text: str) -> bool:
+    try:
+        return answer(text) == 0
+    except ValueError:
+        return False
 
 
 def doubts_of(

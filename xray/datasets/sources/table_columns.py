@@ -12,7 +12,7 @@ from xray.datasets.sources.named_files import NamedFiles, PathEnds
 from xray.datasets.sources.patients import PATIENT_COLUMNS
 from xray.datasets.sources.splits import split_meant
 from xray.datasets.sources.table_answers import is_answers, is_named_as_split, is_uncertain_alone, no_answer
-from xray.datasets.sources.table_beside import doubts_of, said_column
+from xray.datasets.sources.table_beside import OF_ANSWERS, SAID, doubts_of, said_column
 from xray.datasets.sources.table_names import AGES, LABELS, NO_LABELS, NOTHING_ELSE, READERS, SEXES, SPLITS, VIEWS
 from xray.datasets.sources.table_review import OF_REVIEW, Review, doubtful_reviews, is_review, reviews_in
 from xray.datasets.sources.tables import factorize, plain_name, spellings
@@ -122,6 +122,10 @@ def find_columns(table: "pd.DataFrame", name: str, files: NamedFiles, chosen: Ch
     for review in reviews:
         counts.pop(review.column)
     doubts = doubts_of(counts, NO_LABELS, bool(box)) if labels and not is_wide else {}
+    if is_wide and (
+        answers := [column for column in counts if plain_name(column) in SAID and is_answers(counts[column])]
+    ):
+        doubts[OF_ANSWERS] = answers
     if of_review := doubtful_reviews(counts):
         doubts[OF_REVIEW] = of_review
     columns = Columns(
@@ -326,6 +330,8 @@ def _label_columns(find: _Finder, text: str, is_split_said: bool) -> tuple[tuple
             "split of train, val and test, or give --split none, or name the labels with --label"
         )
     wide = [column for column in wide if column not in of_splits]
+    # Beside findings these are none; alone one may be called so.
+    wide = [column for column in wide if plain_name(column) not in SAID] or wide
     for column in free if wide else ():
         # Left aside, it would take the findings that it alone has.
         if (other := no_answer(find.counts(column))) is not None:

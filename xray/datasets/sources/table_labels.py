@@ -11,6 +11,7 @@ import numpy as np
 
 from xray.datasets.sources.normal_names import NormalNames
 from xray.datasets.sources.table_answers import answer, is_unsaid, is_unsure
+from xray.datasets.sources.table_beside import is_denying
 from xray.datasets.sources.table_columns import Columns
 from xray.datasets.sources.table_review import COUNTS, PENDING, REJECTED, states_of
 from xray.datasets.sources.table_typed import text as cell_text
@@ -98,6 +99,8 @@ def _where_said(table: "pd.DataFrame", column: str, labels: Labels) -> Labels:
     """
     distinct, code_of = factorize(table[column])
     said = np.array([*map(_code, distinct), BLANK], dtype=np.int8)[code_of][:, None]
+    if is_denying(column, distinct):
+        said = np.select([said == POSITIVE, said == NEGATIVE], [NEGATIVE, POSITIVE], said)
     codes = np.where(labels.codes == POSITIVE, said, BLANK).astype(np.int8)
     is_normal = labels.normal & (said[:, 0] == POSITIVE)
     codes[is_normal] = labels.codes[is_normal]

@@ -87,7 +87,7 @@ def state_said(name: str, value: str) -> int:
             return (_named_state(name) or COUNTS) if answer(value) == 1 else COUNTS
         except ValueError:
             return state_in(value) or COUNTS
-    if not _may_say(name, {value: 1}) or is_unsaid(value):
+    if not _may_say(name, {value: 1}) or (is_unsaid(value) and not _PENDING.fullmatch(plain_name(value))):
         return COUNTS
     return state_in(value) or COUNTS
 

@@ -165,7 +165,7 @@ def _read_results(
                     tags.append(field)
                 elif _is_doubt(choice):
                     # Where the field names the finding by its choices, any may be meant.
-                    unsure += [field] if field in answers else collector.categories
+                    unsure += [field] if field in answers or field in collector.categories else collector.categories
                 elif not _is_no(choice, field, answers):
                     tags.append(choice)
         elif result.get("type") in _REGIONS:
