@@ -269,3 +269,43 @@ def test_words_that_mean_something_else_are_no_names(word):
 @pytest.mark.parametrize(("word", "name"), [("Drop", None), ("DROP", None), ("Keep", "Mass")])
 def test_drop_and_keep_in_any_case(word, name):
     assert parse_map(f"Mass: {word}".encode(), "m.yaml").rule("Mass").name == name
+
+
+NORMAL = ["normal", "No finding", "NO FINDING", "no_finding", "Healthy", "healthy control", "Clear", "negative",
+          "Unremarkable", "No abnormality detected", "nothing found", "NAD", "Normal chest X-ray"]  # fmt: skip
+
+
+@pytest.mark.parametrize("word", NORMAL)
+def test_whatever_means_that_nothing_was_found_is_no_category(word):
+    result = mapped(
+        f"A: Mass\nB: {word}\nC: drop", [{"labels": (1,)}, {"labels": (2,)}, {"labels": (1, 2)}], names="ABC"
+    )
+    assert names(result) == ["Mass"]
+    assert [record["labels"] for record in records(result)] == [[1], [], [1]]
+    assert [record.get("dropped") for record in records(result)] == [None, None, None]
+    assert result.notes["map"]["names"]["B"] == "normal"
+
+
+@pytest.mark.parametrize("word", NORMAL)
+@pytest.mark.parametrize("rule", ["A: {{kind of: {}}}", "A: {{maybe: [Mass, {}]}}", "A: Mass\ncategories: [Mass, {}]"])
+def test_and_is_refused_where_a_finding_is_needed(word, rule):
+    with pytest.raises(InputError, match=f"name {word}, which means that nothing was found and is no finding: take it"):
+        parse_map(rule.format(word).encode(), "m.yaml")
+
+
+@pytest.mark.parametrize("word", ["none", "None", "null", "~", "NA", "''"])
+def test_no_name_is_refused(word):
+    with pytest.raises(InputError, match="write a name, drop, keep, normal"):
+        parse_map(f"A: {word}".encode(), "m.yaml")
+
+
+def test_who_keeps_such_a_category_may_join_others_with_it():
+    text = "A: normal\nNormal: keep\nC: drop\ncategories: [Normal]"
+    result = mapped(text, [{"labels": (1,)}, {"labels": (2,)}], names=["A", "Normal", "C"])
+    assert names(result) == ["Normal"]
+    assert [record["labels"] for record in records(result)] == [[1], [1]]
+
+
+@pytest.mark.parametrize("word", ["Normal lung", "Abnormal", "No pneumonia", "Clear fluid"])
+def test_what_only_begins_so_is_a_name(word):
+    assert names(mapped(f"A: {word}", [{"labels": (1,)}], names=["A"])) == [word]

@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from xray.datasets import sources
 from xray.datasets.source import TEST, TRAIN, VAL, Source, SourceImage
 from xray.datasets.sources.splits import split_meant
-from xray.datasets.splits import LEAK, LEAK_KEPT, NO_RADIOGRAPH, NOT_NAMED, apply_splits, without_leaks
+from xray.datasets.splits import (
+    HALF_ROW,
+    LEAK,
+    LEAK_KEPT,
+    NO_RADIOGRAPH,
+    NOT_NAMED,
+    TWICE,
+    apply_splits,
+    without_leaks,
+)
 from xray.datasets.store import open_store
 from xray.errors import FlagError, InputError
 from xray.structures.boxes import BoxTable
@@ -247,3 +256,78 @@ def test_through_convert(tmp_path):
 def test_a_split_without_a_file_is_not_everything(tmp_path, text):
     with pytest.raises(FlagError, match=f"--splits {text} names no file"):
         apply_splits(source(NAMES), [text], data_path=tmp_path)
+
+
+def warned(result):
+    """(kind, where) of each warning."""
+    return [(warning.kind, warning.where) for warning in result.warnings]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfimage\r\n1.png\r\n4.png\r\n",
+        b"# the test, train set\n\n1\n  4  \n",
+        b"\"1.png\"\n'4.png'\n",
+        b"1.png,\n4.png,\n",
+        b"a\\1.png\r\nb\\4.png",
+        b"./data/a/1.png\n./data/b/4.png\n",
+        b"a/1.jpg\nb/4.dcm\n",
+        b"1  1\n4 -1\n",
+        b"1.png\r4.png\r",
+        "file_name\n1.png\n4.png\n".encode("utf-16"),
+        b"Image Index,Finding\n1.png,Mass\n4.png,\n",
+        b"1.png;x\n4.png;y\n",
+        b"filename\tlabel\n1.png\tM\n4.png\tN\n",
+        b"# 2.png\n1.png\n#3.png\n4.png\n",
+        b"1.0\n4.0\n",
+    ],
+)
+def test_lists_as_people_write_them(tmp_path, content):
+    (tmp_path / "t.txt").write_bytes(content)
+    result = apply_splits(source(NAMES), (f"test={tmp_path / 't.txt'}",))
+    assert list(splits(result).values()) == [TEST, TRAIN, TRAIN, TEST]
+    assert not result.warnings
+    assert result.notes["splits"]["names_unknown"] == 0
+
+
+def test_a_name_that_stands_twice_counts_once_and_is_said(tmp_path):
+    result = apply_splits(source(NAMES), write(tmp_path, test=["1.png", "4", "a/1.png", "9"]))
+    assert list(splits(result).values()) == [TEST, TRAIN, TRAIN, TEST]
+    assert warned(result) == [(TWICE, "test.txt line 3"), (NO_RADIOGRAPH, "test.txt line 4")]
+    # A patient has several radiographs.
+    made = source(NAMES, ["7", "7", "8", "8"])
+    assert not apply_splits(made, write(tmp_path, test=["7"]), "patient").warnings
+
+
+def test_a_list_of_another_dataset_beside_one_that_fits_is_refused(tmp_path):
+    # Its radiographs would train, or be left out, without a test set.
+    with pytest.raises(InputError, match=r"--splits test=.*test.txt: none of 2 names, such as 'x', is one of the 4"):
+        apply_splits(source(NAMES), write(tmp_path, train=["1", "2"], test=["x", "y"]))
+    with pytest.raises(InputError, match=r"none of 2 names, such as 'x'"):
+        apply_splits(source(NAMES), write(tmp_path, val=["1"], test=["image", "x"]))
+
+
+@pytest.mark.parametrize("lines", [["# nothing", "#"], [], ["", "  "]])
+def test_a_list_without_names_is_refused(tmp_path, lines):
+    with pytest.raises(InputError, match="names nothing: leave it out"):
+        apply_splits(source(NAMES), write(tmp_path, train=["1"], test=lines))
+
+
+@pytest.mark.parametrize("lines", [["image,split", "1.png,train", "2.png,test"], ["1.png;x;Test", "2.png;x;Training"]])
+def test_a_table_of_splits_is_no_list_of_one(tmp_path, lines):
+    with pytest.raises(InputError, match=r"line \d says [Tt]rain.*: give .*test.txt without test= if it is a table"):
+        apply_splits(source(NAMES), write(tmp_path, test=lines))
+
+
+def test_rows_of_a_table_without_a_split_or_a_name_are_said(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_bytes("\ufeffImage,Split\r\n1.png,Test\r\n2.png,\r\n,val\r\n,\r\n4.png,test\r\n1,test\r\n".encode())
+    result = apply_splits(source(NAMES), (str(table),))
+    assert list(splits(result).values()) == [TEST, TRAIN, TRAIN, TEST]
+    assert warned(result) == [(HALF_ROW, "t.csv line 3"), (HALF_ROW, "t.csv line 4"), (TWICE, "t.csv line 7")]
+
+
+def test_a_radiograph_that_is_called_like_a_column(tmp_path):
+    result = apply_splits(source(["image.png", "#2.png"]), write(tmp_path, test=["image", "#2.png"]))
+    assert list(splits(result).values()) == [TEST, TEST]

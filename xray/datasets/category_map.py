@@ -4,7 +4,7 @@ A map is a YAML file, a line for each category of the source:
 
     Effusion: Pleural effusion          # another name; several names may become one
     Foo: drop                           # its boxes and labels go
-    Healthy: normal                     # means that nothing was found, and is no category
+    Healthy: normal                     # means that nothing was found, and is no category; so do "No finding", "Clear"
     Fracture: {kind of: Other lesion}   # is one; but who has none may still have another kind of it
     Hernia: {maybe: [Other lesion]}     # goes; who has it may show these, so they are unknown there
     "*": drop                           # all that are not named; without this line they stay as they are
@@ -17,15 +17,16 @@ not normal: its entry in annotations.json names it under `dropped`.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from xray.datasets.normal_words import sounds_normal
 from xray.errors import InputError
-from xray.findings import FINDINGS, NO_FINDING_NAME
+from xray.findings import FINDINGS
 from xray.structures.values import is_missing, shown
 
 TARGETS = {"vinbig": FINDINGS}
@@ -136,14 +137,16 @@ def parse_map(content: bytes, title: str) -> CategoryMap:
         raise InputError(f"--map {title} is no YAML ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(lines, dict) or not lines:
         raise InputError(f"--map {title} needs lines such as 'Effusion: Pleural effusion' or 'Foo: drop'")
-    targets = _targets(lines.pop(_CATEGORIES, None), title)
+    # Names that sound as if nothing was found, and are categories all the same.
+    kept = {plain(name) for name, value in lines.items() if isinstance(value, str) and plain(value) == "keep"}
+    targets = _targets(lines.pop(_CATEGORIES, None), title, kept)
     rules: dict[str, Rule] = {}
     names: dict[str, str] = {}
     for name, value in lines.items():
         key = plain(name)
         if key in rules:
             raise InputError(f"--map {title} has two lines for {name}: take one of them out")
-        rules[key], names[key] = _rule(name, value, title), name
+        rules[key], names[key] = _rule(name, value, title, kept), name
     names.pop(_REST, None)
     rest = rules.pop(_REST, None)
     if targets is not None:
@@ -174,24 +177,39 @@ def _mapping(loader: _Strict, node: yaml.MappingNode) -> dict[str, Any]:
 _Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-def _targets(value: Any, title: str) -> tuple[str, ...] | None:
+def _targets(value: Any, title: str, kept: Collection[str]) -> tuple[str, ...] | None:
     if value is None:
         return None
     if isinstance(value, str) and value in TARGETS:
         return TARGETS[value]
+    for name in value if isinstance(value, list) else ():
+        if isinstance(name, str):
+            _check_finding(name, "its categories", title, kept)
     are_names = isinstance(value, list) and value and all(isinstance(name, str) and name.strip() for name in value)
     if are_names and len({plain(name) for name in value}) == len(value):
         return tuple(name.strip() for name in value)
     raise InputError(f"--map {title}: categories is a list of different names, or {', '.join(TARGETS)}")
 
 
-def _rule(name: str, value: Any, title: str) -> Rule:
+def _check_finding(word: str, where: str, title: str, kept: Collection[str]) -> None:
+    """Raises InputError for a name that means that nothing was found, where a finding is needed."""
+    if sounds_normal(word) and plain(word) not in kept:
+        raise InputError(
+            f"--map {title}: {where} name {word.strip()}, which means that nothing was found and is no finding: take "
+            f"it out there, and write normal behind what means so, or '{word.strip()}: keep' if it is a category"
+        )
+
+
+def _rule(name: str, value: Any, title: str, kept: Collection[str] = ()) -> Rule:
     if isinstance(value, dict) and len(value) == 1:
         ((key, what),) = value.items()
         if key == "kind of" and isinstance(what, str) and what.strip():
+            _check_finding(what, f"the findings that {name} is a kind of", title, kept)
             return Rule(what.strip(), kind=True)
         several = [what] if isinstance(what, str) else what
         if key == "maybe" and isinstance(several, list) and all(isinstance(one, str) and one for one in several):
+            for one in several:
+                _check_finding(one, f"the findings that {name} may be", title, kept)
             return Rule(maybe=tuple(several))
     # null and None are no names, and may be meant as drop or as normal.
     if isinstance(value, str) and not is_missing(value) and value.strip() != "~":
@@ -205,7 +223,7 @@ def _rule(name: str, value: Any, title: str) -> Rule:
                 f"--map {title}: {name} becomes {word}, which names no finding: write drop if it goes, normal if it "
                 "means that nothing was found, or keep"
             )
-        if plain(word) in ("normal", plain(NO_FINDING_NAME)):
+        if sounds_normal(word) and plain(word) not in kept:
             return Rule(normal=True)
         return Rule(word)
     raise InputError(

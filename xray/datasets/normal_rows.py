@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from xray.datasets.sources.normal_names import sounds_normal
+from xray.datasets.normal_words import sounds_normal
 from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME
 from xray.structures.predictions import Predictions, is_unit_box
 from xray.structures.values import caseless

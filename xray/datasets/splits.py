@@ -7,16 +7,18 @@ clean stay: those of the test set before those that validate, and these before t
 import dataclasses
 import hashlib
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from xray.datasets.sizes import IDS
 from xray.datasets.source import SPLITS, TRAIN, Dropped, Source, SourceImage
 from xray.datasets.sources.named_files import NamedFiles, PathEnds
 from xray.datasets.sources.patients import NAME_COLUMNS, PATIENT_COLUMNS
 from xray.datasets.sources.splits import split_meant
-from xray.datasets.sources.table_columns import SPLITS as SPLIT_COLUMNS
-from xray.datasets.sources.tables import read_table, spellings
+from xray.datasets.sources.table_names import SPLITS as SPLIT_COLUMNS
+from xray.datasets.sources.tables import plain_name, read_table, spellings
 from xray.errors import FlagError, InputError
 from xray.radiographs.file_warnings import FileWarning
 from xray.structures.boxes import renumbered
@@ -24,17 +26,34 @@ from xray.structures.values import identity, is_missing, shown
 
 NOT_NAMED = "radiograph that no split names"
 NO_RADIOGRAPH = "name in a split that no radiograph has"
+TWICE = "name that stands twice in its split, and counts once"
+HALF_ROW = "row of a table of splits without a name or without a split, not used"
 LEAK = "radiograph of a patient who is in another split"
 LEAK_KEPT = "patient in two splits"
+
+_QUOTES = " \t'\"\ufeff"
+_CELLS = re.compile(r"[,;\t]")
+_FLAG = re.compile(r"\s+(?:-?1|0)$")
+_HEADERS = {
+    "name": frozenset((*NAME_COLUMNS, *IDS, "name", "names", "dicomid", "uid", "train", "val", "test", "images")),
+    "patient": frozenset((*PATIENT_COLUMNS, "patients")),
+}
+"""What a list's first line may be called, without case and punctuation."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """A name that was put into a split. place: where, "test.txt line 3"."""
+    """A name that was put into a split.
+
+    place: where, "test.txt line 3". file: what was given for the split. heads: it stands in a first line, which may be
+    the name of a column.
+    """
 
     text: str
     split: str
     place: str
+    file: str = ""
+    heads: bool = False
 
 
 def apply_splits(source: Source, splits: Sequence[str], by: str = "name", data_path: Path | str = ".") -> Source:
@@ -49,19 +68,26 @@ def apply_splits(source: Source, splits: Sequence[str], by: str = "name", data_p
     Names that no radiograph has are counted in the source's warnings.
 
     Raises FlagError for values of another form, and InputError for files that cannot be read, for a name in two splits,
-    one that may be several radiographs, and where no name fits.
+    one that may be several radiographs, and where no name of a file fits.
     """
-    named, content = _read(splits, by, Path(data_path))
+    warnings: list[FileWarning] = []
+    named, content = _read(splits, by, Path(data_path), warnings)
     rows_of = _by_patient(source.images) if by == "patient" else _by_name(source.images, named)
     split_by_row: dict[int, Named] = {}
     unknown: list[Named] = []
+    fitting: dict[str, int] = {}
     for one in named:
-        rows = rows_of(one.text)
+        text, rows = _meant(one, rows_of)
         if not rows:
-            unknown.append(one)
+            # Lines may be comments, and the first one the name of a column.
+            if not (one.text.startswith("#") or (one.heads and plain_name(text) in _HEADERS[by])):
+                unknown.append(one)
+            fitting.setdefault(one.file, 0)
+            continue
+        fitting[one.file] = fitting.get(one.file, 0) + 1
         if len(rows) > 1 and by == "name":
             files = " or ".join(source.images[row].file_name for row in rows[:3])
-            raise InputError(f"{one.place}: {one.text} may be {files}: write the name with its folder")
+            raise InputError(f"{one.place}: {text} may be {files}: write the name with its folder")
         for row in rows:
             other = split_by_row.setdefault(row, one)
             if other.split != one.split:
@@ -69,11 +95,17 @@ def apply_splits(source: Source, splits: Sequence[str], by: str = "name", data_p
                     f"{source.images[row].file_name} is in two splits, {other.split} ({other.place}) and {one.split} "
                     f"({one.place}): take it out of one of them"
                 )
-    if not split_by_row:
+            if other is not one and by == "name":
+                warnings.append(FileWarning(TWICE, one.place, f"{shown(text)}, {other.place}"))
+    if nowhere := next((file for file, count in fitting.items() if not count), None):
+        # Of a test set that is not found all would train.
+        lost = [one for one in named if one.file == nowhere]
+        first = next((one for one in lost if one in unknown), lost[0])
         example = source.images[0].patient if by == "patient" else source.images[0].file_name
         raise InputError(
-            f"--splits: none of {len(named)} names, such as {shown(named[0].text)}, is one of the {len(source.images)} "
-            f"{'patients' if by == 'patient' else 'radiographs'}, such as {example!r}: check --splits and --splits-by"
+            f"--splits {nowhere}: none of {len(lost)} names, such as {shown(first.text)}, is one of the "
+            f"{len(source.images)} {'patients' if by == 'patient' else 'radiographs'}, such as {example!r}: check "
+            "--splits and --splits-by"
         )
     says_what_trains = any(one.split == TRAIN for one in named)
     images, kept, dropped = [], [], list(source.dropped)
@@ -86,7 +118,7 @@ def apply_splits(source: Source, splits: Sequence[str], by: str = "name", data_p
         else:
             images.append(image)
             kept.append(row)
-    warnings = source.warnings + [FileWarning(NO_RADIOGRAPH, one.place, one.text) for one in unknown]
+    warnings = [*source.warnings, *warnings, *(FileWarning(NO_RADIOGRAPH, one.place, one.text) for one in unknown)]
     counts = {split: sum(image.split == split for image in images) for split in SPLITS}
     note = {"by": by, "given": [Path(text).name for text in splits], "images": counts, "names_unknown": len(unknown)}
     fingerprint = hashlib.sha256((source.fingerprint + hashlib.sha256(content).hexdigest() + by).encode()).hexdigest()
@@ -148,7 +180,7 @@ def with_images(source: Source, images: Sequence[SourceImage], kept: Sequence[in
     )
 
 
-def _read(splits: Sequence[str], by: str, data_path: Path) -> tuple[list[Named], bytes]:
+def _read(splits: Sequence[str], by: str, data_path: Path, warnings: list[FileWarning]) -> tuple[list[Named], bytes]:
     """All names with their splits, and the bytes that they were read from."""
     given = []
     for text in splits:
@@ -165,7 +197,7 @@ def _read(splits: Sequence[str], by: str, data_path: Path) -> tuple[list[Named],
     for split, name in given:
         path = _found(name, data_path)
         if split is None:
-            names, content = _read_table(path, by)
+            names, content = _read_table(path, by, warnings)
         elif path.is_dir():
             if by == "patient":
                 raise FlagError(
@@ -176,7 +208,8 @@ def _read(splits: Sequence[str], by: str, data_path: Path) -> tuple[list[Named],
             names, content = _read_names(path, split)
         if not names:
             raise InputError(f"--splits: {path} names nothing: leave it out, or write the names into it")
-        named += names
+        given_as = name if split is None else f"{split}={name}"
+        named += [dataclasses.replace(one, file=given_as) for one in names]
         contents.append(content)
     return named, b"\0".join(contents)
 
@@ -189,13 +222,44 @@ def _found(text: str, data_path: Path) -> Path:
 def _read_names(path: Path, split: str) -> tuple[list[Named], bytes]:
     try:
         content = path.read_bytes()
-        text = content.decode("utf-8-sig")
+        # As some editors write "Unicode".
+        is_wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = content.decode("utf-16" if is_wide else "utf-8-sig")
     except OSError as error:
         raise InputError(f"--splits: {path} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise InputError(f"--splits: {path} is no text in UTF-8: write a name a line") from None
-    lines = enumerate(text.splitlines(), 1)
-    return [Named(line.strip(), split, f"{path.name} line {number}") for number, line in lines if line.strip()], content
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    filled = [(number, line) for number, line in lines if line]
+    head = next((number for number, line in filled if not line.startswith("#")), 0)
+    for number, line in filled:
+        cells = [cell.strip(_QUOTES) for cell in _CELLS.split(line)]
+        other = next((cell for cell in cells[1:] if split_meant(cell) not in (None, split)), None)
+        if not line.startswith("#") and other is not None:
+            raise InputError(
+                f"--splits {split}={path}: line {number} says {other}: give {path} without {split}= if it is a table "
+                "of splits, or a file of the names alone"
+            )
+    place = f"{path.name} line"
+    names = [Named(line, split, f"{place} {number}", heads=number == head) for number, line in filled]
+    # Comments alone are no names.
+    return names if head else [], content
+
+
+def _meant(one: Named, rows_of: Callable[[str], list[int]]) -> tuple[str, list[int]]:
+    """A name, and the rows that it means: a line as it stands, without its quotes, or the first cell of a line of
+    several. Lists of VOC have 1, 0 or -1 behind the name."""
+    text = one.text
+    for tried in _spellings(text):
+        if rows := rows_of(tried):
+            return tried, rows
+    return _CELLS.split(text)[0].strip(_QUOTES), []
+
+
+def _spellings(text: str) -> list[str]:
+    """The names that a line may hold, the likeliest first."""
+    several = (text, text.strip(_QUOTES), _CELLS.split(text)[0].strip(_QUOTES), _FLAG.sub("", text))
+    return [name for name in dict.fromkeys(several) if name]
 
 
 def _read_folder(path: Path, split: str, data_path: Path) -> tuple[list[Named], bytes]:
@@ -208,7 +272,7 @@ def _read_folder(path: Path, split: str, data_path: Path) -> tuple[list[Named], 
     return [Named(name, split, f"{path.name}/") for name in names], "\n".join(names).encode("utf-8", "surrogateescape")
 
 
-def _read_table(path: Path, by: str) -> tuple[list[Named], bytes]:
+def _read_table(path: Path, by: str, warnings: list[FileWarning]) -> tuple[list[Named], bytes]:
     table, content = read_table(path)
     found = spellings(table.columns)
     wanted = PATIENT_COLUMNS if by == "patient" else (*NAME_COLUMNS, "name", "dicomid", "uid")
@@ -221,6 +285,8 @@ def _read_table(path: Path, by: str) -> tuple[list[Named], bytes]:
     named = []
     for text, word, line in zip(table[column], table[split], table["line"], strict=True):
         if is_missing(text) or is_missing(word):
+            if not (is_missing(text) and is_missing(word)):
+                warnings.append(FileWarning(HALF_ROW, f"{path.name} line {line}", text or word))
             continue
         meant = split_meant(word)
         if meant is None:
@@ -241,7 +307,8 @@ def _by_patient(images: Sequence[SourceImage]) -> Callable[[str], list[int]]:
 
 def _by_name(images: Sequence[SourceImage], named: Sequence[Named]) -> Callable[[str], list[int]]:
     """What finds the images that a name may mean: by id or file name, or by the end of a path that begins elsewhere."""
-    files = PathEnds(NamedFiles(image.file_name for image in images), (one.text for one in named))
+    texts = (text for one in named for text in _spellings(one.text))
+    files = PathEnds(NamedFiles(image.file_name for image in images), texts)
     by_id: dict[str, list[int]] = defaultdict(list)
     by_file: dict[str, list[int]] = defaultdict(list)
     for row, image in enumerate(images):

@@ -16,7 +16,7 @@ from source_cases import write_picture
 
 from xray.datasets.prediction_ids import resolve
 from xray.datasets.sources import convert
-from xray.datasets.sources.coco_extras import CocoFile, known_by_entry
+from xray.datasets.sources.coco_extras import CocoFile
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.evaluation.evaluate import evaluate
@@ -154,12 +154,6 @@ def test_any_spelling_is_the_same_dataset_and_scores_the_same(folder, annotation
     metrics = evaluate(store, resolve(store, read_predictions(folder / "p.json"))).metrics
     score = [metrics[name] for name in ("coco_ap", "coco_ap50", "coco_ap75")]
     np.testing.assert_allclose(score, expected_score, atol=1e-9)
-
-
-def test_what_is_unknown_may_be_said_by_name():
-    dropped = []
-    known = known_by_entry([{"id": 3, "unknown": ["Mass", 2]}], {1: 1, 2: 2}, {"mass": 1}, "a.json", dropped)
-    assert (known, dropped) == ({3: {"unknown": (1, 2)}}, [])
 
 
 def test_a_panoptic_file_is_told():

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from source_cases import write_picture
 
 from xray.datasets.category_map import NORMAL_LABELS
+from xray.datasets.normal_words import sounds_normal
 from xray.datasets.sources import convert
 from xray.datasets.sources.coco import read_coco
 from xray.datasets.sources.normal_names import (
     CONTRADICTION,
     NORMAL_BOXES,
     NormalNames,
-    sounds_normal,
 )
 from xray.datasets.sources.table import read_table
 from xray.datasets.sources.tree import read_tree

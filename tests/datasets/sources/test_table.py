@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from xray.datasets import source as reasons
 from xray.datasets import sources
 from xray.datasets.source import NOT_IN_TABLE
-from xray.datasets.sources import table_rows
+from xray.datasets.sources import table_facts, table_rows
 from xray.datasets.sources.edges import MAY_BE_SMALLER
 from xray.datasets.sources.table import read_table
 from xray.datasets.sources.table_boxes import Reading, _list, may_be_corners, to_corners, to_pixels
@@ -480,7 +480,7 @@ def test_lists_in_every_spelling(rows):
 @given(st.text(max_size=20))
 def test_any_cell_is_read_or_refused(text):
     assert _list(text).shape[1] == 4
-    assert len(set(label_names(text))) == len(label_names(text)) <= len(label_list(text))
+    assert len(set(label_names(text, "t"))) == len(label_names(text, "t")) <= len(label_list(text, "t"))
 
 
 def test_many_boxes_that_could_be_corners():
@@ -507,7 +507,7 @@ def test_a_size_that_no_radiograph_has_costs_its_boxes_and_a_blank_one_does_not(
     source = read("\n".join(["image,label,x,y,w,h,image_width,image_height", *rows]))
     sizes = [(image.source_id, image.width) for image in source.images]
     assert sizes == [("001", None), ("002", 400)]
-    assert table_rows.NO_SIZE in [drop.reason for drop in source.dropped]
+    assert table_facts.NO_SIZE in [drop.reason for drop in source.dropped]
 
 
 def test_labels_joined_by_commas_are_several_where_each_is_one_elsewhere(read):
@@ -520,7 +520,7 @@ def test_labels_joined_by_commas_are_several_where_each_is_one_elsewhere(read):
 def test_a_row_without_a_split_is_said_to_train(read):
     source = read("image,label,split\n000.png,Mass,test\n001.png,Mass,\n")
     assert [image.split for image in source.images] == ["test", "train"]
-    assert (table_rows.BLANK_SPLIT, "1 of 2 radiographs") in [
+    assert (table_facts.BLANK_SPLIT, "1 of 2 radiographs") in [
         (warning.kind, warning.detail) for warning in source.warnings
     ]
 

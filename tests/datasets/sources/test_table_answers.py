@@ -22,10 +22,14 @@ def read(tmp_path):
     return reader
 
 
+DOUBTS = ["indeterminate", "Equivocal", "cannot exclude", "Can't be excluded", "cannot rule out", "inconclusive",
+          "suspected", "Probable", "not excluded", "borderline"]  # fmt: skip
+UNSAID = ["not evaluated", "N.A.", "Not assessable", "cannot be assessed", "unable to assess", "not applicable",
+          "non-diagnostic", "Not tested", "missing", "skipped", "not mentioned"]  # fmt: skip
 WIDE = ("image,Mass,Nodule", "000.png,1,{}", "001.png,0,1", "002.png,0,0")
 
 
-@pytest.mark.parametrize("word", ["U", "u", "?", "??", "uncertain", "Unsure", "possible", "-1"])
+@pytest.mark.parametrize("word", ["U", "u", "?", "??", "uncertain", "Unsure", "possible", "-1", *DOUBTS])
 def test_words_of_doubt_in_columns_of_answers_are_unknown_unless_uncertain_says_otherwise(read, word):
     rows = [row.format(word) for row in WIDE]
     assert stated(read(*rows)) == {"000": (["Mass"], ["Nodule"]), "001": (["Nodule"], []), "002": ([], [])}
@@ -33,7 +37,7 @@ def test_words_of_doubt_in_columns_of_answers_are_unknown_unless_uncertain_says_
     assert stated(read(*rows, uncertain="negative"))["000"] == (["Mass"], [])
 
 
-@pytest.mark.parametrize("word", ["unknown", "not read", "TODO"])
+@pytest.mark.parametrize("word", ["unknown", "not read", "TODO", *UNSAID])
 def test_what_nobody_has_said_in_a_column_of_answers_is_unknown_whatever_blanks_mean(read, word):
     rows = [row.format(word) for row in WIDE] + ["003.png,,1"]
     source = read(*rows, blank="negative", uncertain="positive")
@@ -52,7 +56,7 @@ def test_doubt_of_a_row_with_an_answer(read):
     assert stated(read(*rows, blank="negative")) == wanted
 
 
-@pytest.mark.parametrize("label", ["?", "uncertain", "Unsure"])
+@pytest.mark.parametrize("label", ["?", "uncertain", "Unsure", "--", "-", "U", *DOUBTS, *UNSAID])
 def test_a_label_that_only_doubts_says_nothing(read, label):
     source = read("image,label", "000.png,Mass", f"001.png,{label}", "002.png,Normal")
     assert stated(source) == {"000": (["Mass"], []), "001": ([], ["Mass"]), "002": ([], [])}
@@ -97,3 +101,26 @@ def test_rows_that_sum_up_are_no_labels(read, word):
 def test_a_reader_called_mean_sums_up_nothing(read):
     source = read("reader,image,label", "A,000.png,Mass", "mean,001.png,Mass")
     assert stated(source) == {"000": (["Mass"], []), "001": (["Mass"], [])}
+
+
+def test_what_stands_beside_doubt_stays_a_label(read):
+    # Classes of published sets, and names with such a word in them.
+    labels = ["Indeterminate Appearance", "Possible mass", "Missing rib", "Unknown device"]
+    source = read("image,label", *(f"00{number}.png,{label}" for number, label in enumerate(labels)))
+    assert sorted(category["name"] for category in source.categories) == sorted(labels)
+
+
+@pytest.mark.parametrize(
+    "cell", ['[["Mass"]]', '{"Mass": 1}', "{'Mass': True}", "[True, False]", '[{"a": 1}]', "(1, None, [2])"]
+)
+def test_a_cell_that_is_no_list_of_labels_is_said_with_its_place(read, cell):
+    quoted = cell.replace('"', '""')
+    with pytest.raises(InputError, match=r"^t\.csv line 3, column finding: .* is no list of labels: write .* --label$"):
+        read("image,finding", "000.png,Mass", f'001.png,"{quoted}"')
+
+
+@pytest.mark.parametrize("cell", ["('Mass', 'Nodule')", "['Mass', 'Nodule']", "{Mass,Nodule}", "{'Mass', 'Nodule'}"])
+def test_lists_in_other_brackets(read, cell):
+    source = read("image,finding", "000.png,Mass", f'001.png,"{cell}"', "002.png,(Hernia)")
+    assert stated(source)["001"] == (["Mass", "Nodule"], [])
+    assert stated(source)["002"] == (["(Hernia)"], [])

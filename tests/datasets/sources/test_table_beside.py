@@ -6,7 +6,7 @@ import pytest
 from source_cases import said
 
 from xray.datasets.sources.table import read_table
-from xray.datasets.sources.table_beside import OF_ANSWERS, OF_PLACES, OF_SCORES
+from xray.datasets.sources.table_beside import OF_ANSWERS, OF_NUMBERS, OF_PLACES, OF_SCORES
 from xray.datasets.sources.table_labels import ABSENT, SEVERAL
 from xray.errors import InputError
 
@@ -66,8 +66,8 @@ def test_boxes_of_labels_that_are_there(read):
 
 
 def test_columns_that_are_not_used_are_named(read):
-    source = read("image,label,x,y,w,h,deleted,score", "0,M,1,2,3,4,0,0.5", "1,M,1,2,3,4,1,0.25")
-    assert said(source) == {OF_ANSWERS: "deleted", OF_SCORES: "score"}
+    source = read("image,label,x,y,w,h,urgent,score", "0,M,1,2,3,4,0,0.5", "1,M,1,2,3,4,1,0.25")
+    assert said(source) == {OF_ANSWERS: "urgent", OF_SCORES: "score"}
     source = read("image,label,x (mm),y (mm),w (mm),h (mm),age,iscrowd", "0,M,1,2,3,4,50,0", "1,M,1,2,3.5,4,60,1")
     assert said(source) == {OF_PLACES: "x (mm), y (mm), w (mm), h (mm)"}
     assert not said(read("image,label,x,y,w,h,iscrowd,note", "0,M,1,2,3,4,0,x", "1,M,1,2,3,4,1,y"))
@@ -92,3 +92,43 @@ def test_labels_about_others_are_named(read):
     assert said(source) == {ABSENT: "mass absent, No mass", SEVERAL: "Mass/Nodule"}
     # Of one part alone nobody knows that it is a label.
     assert not said(read("image,label", "0,Nodule/Mass", "1,Mass", "2,No pneumonia"))
+
+
+@pytest.mark.parametrize("column", ["value", "Result", "status"])
+@pytest.mark.parametrize("cells", [(12.5, 0, 0, 0), (12.5, 0, 1, 1), (0, 0, 0, "2,5"), (0, 0, 17, 250), (3, 4, 0, 0)])
+def test_numbers_that_measure_are_no_answers(read, column, cells):
+    rows = [f'{number},{"MN"[number % 2]},"{cell}"' for number, cell in enumerate(cells)]
+    source = read(f"image,label,{column}", *rows)
+    assert stated(source) == {"0": ("M", ""), "1": ("N", ""), "2": ("M", ""), "3": ("N", "")}
+    assert said(source) == {OF_NUMBERS: column}
+    # One whole number among answers is none, and may be a mistake.
+    with pytest.raises(InputError, match="has '2' beside 1, 0 and -1"):
+        read(f"image,label,{column}", "0,M,1", "1,M,0", "2,M,1", "3,N,2")
+
+
+@pytest.mark.parametrize(
+    ("column", "yes", "no"),
+    [
+        ("present", "present", "not present"), ("assertion", "affirmed", "negated"), ("detected", "yes", "not seen"),
+        ("found", "Found", "Not found"), ("negated", "0", "1"), ("is_absent", "no", "yes"),
+        ("absent", "present", "absent"), ("negation", "affirmed", "negated"),
+        ("Presence", "identified", "not_identified"),
+    ],
+)  # fmt: skip
+def test_words_of_yes_and_no_and_columns_that_deny(read, column, yes, no):
+    source = read(f"image,finding,{column}", f"0,M,{yes}", f"0,N,{no}", f"1,M,{no}", f"1,N,{yes}")
+    assert stated(source) == {"0": ("M", ""), "1": ("N", "")}
+
+
+def test_certainty_in_words_and_in_numbers(read):
+    source = read("image,finding,certainty", "0,M,definite", "1,M,possible", "2,N,unlikely", "3,N,certain")
+    assert stated(source) == {"0": ("M", "N"), "1": ("", "MN"), "2": ("", "MN"), "3": ("N", "M")}
+    source = read("image,finding,certainty", "0,M,1", "1,M,0")
+    assert (stated(source), said(source)) == ({"0": ("M", ""), "1": ("M", "")}, {OF_ANSWERS: "certainty"})
+
+
+def test_a_column_of_yes_and_no_that_is_called_like_no_finding(read):
+    source = read("image,M,N,status", "0,1,0,1", "1,0,1,0")
+    assert (stated(source), said(source)) == ({"0": ("M", ""), "1": ("N", "")}, {OF_ANSWERS: "status"})
+    # Alone it is the only thing that is said.
+    assert stated(read("image,positive", "0,1", "1,0")) == {"0": ("positive", ""), "1": ("", "")}

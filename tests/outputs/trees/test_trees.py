@@ -90,8 +90,9 @@ def sure(tmp_path_factory):
     return make(tmp_path_factory.mktemp("sure"), "all", unsure=False)
 
 
-def back(tree, path, format=None):
-    convert("tree", tree, path, image_size=96, n_folds=2, n_workers=0, **({"format": format} if format else {}))
+def back(tree, path, format=None, bits=8):
+    given = {"format": format} if format else {}
+    convert("tree", tree, path, image_size=96, n_folds=2, n_workers=0, bits=bits, **given)
     return open_store(path)
 
 
@@ -291,6 +292,24 @@ def test_a_dataset_of_sixteen_bits_has_pictures_of_as_many_bits_as_asked_for(tmp
     expected = (store.shown(0) if bits == 8 else store.images[0])[top:bottom, left:right]
     assert picture.dtype == expected.dtype == (np.uint8 if bits == 8 else np.uint16)
     assert (picture == expected).all()
+
+
+@pytest.mark.parametrize("format", ["coco", "yolo", "voc"])
+def test_canvases_of_sixteen_bits_come_back_to_the_bit(tmp_path, format):
+    store = make(tmp_path, unsure=False, bits=16)
+    export_tree(store, tmp_path / "tree", format, bits=16)
+    again = back(tmp_path / "tree", tmp_path / "again", bits=16)
+    assert again.bits == 16
+    # The exported name begins with the split's folder; what is behind it is the radiograph's number.
+    row_of = {record["source_id"].rpartition("_")[2]: row for row, record in enumerate(again.records)}
+    assert len(row_of) == len(store)
+    for row, record in enumerate(store.records):
+        picture = again.images[row_of[record["source_id"].rpartition("/")[2]]]
+        assert picture.dtype == np.uint16
+        assert (picture == store.images[row]).all()
+    # More than 8 bits of them are used.
+    assert len(np.unique(store.images)) > 256
+    assert (np.asarray(store.images) % 257 != 0).any()
 
 
 def test_what_is_there_already(some, tmp_path):

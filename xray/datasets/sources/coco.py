@@ -11,11 +11,12 @@ import numpy as np
 from xray.datasets import source as reasons
 from xray.datasets.category_map import NORMAL_LABELS, plain
 from xray.datasets.source import Dropped, Source, SourceImage, data_root
-from xray.datasets.sources.coco_annotations import Crowds, Unplaced, read_annotations, without_normal
-from xray.datasets.sources.coco_extras import CocoFile, in_original_pixels, known_by_entry, with_known
+from xray.datasets.sources.coco_annotations import Annotations, Crowds, Unplaced, read_annotations, without_normal
+from xray.datasets.sources.coco_extras import CocoFile, in_original_pixels
 from xray.datasets.sources.coco_images import Images, read_categories
+from xray.datasets.sources.coco_known import NOT_ANNOTATED, Categories, Said, known_by_entry, said_of, with_known
 from xray.datasets.sources.edges import refuse_boxes_beyond
-from xray.datasets.sources.normal_names import NormalNames, refuse_without_findings
+from xray.datasets.sources.normal_names import NormalNames, refuse_without_findings, said_of_doubt
 from xray.datasets.sources.splits import split_of
 from xray.errors import InputError
 from xray.file_names import ANNOTATIONS
@@ -56,6 +57,7 @@ def read_coco(
     names = NormalNames(normal, kept)
     source = source_of(root, file, CocoFile.of(content, file), crowds, unplaced, content, names)
     refuse_without_findings(source.categories, source.notes.get(NORMAL_LABELS, ()), str(file))
+    source.warnings += said_of_doubt((category["name"] for category in source.categories), kept, file.name)
     refuse_boxes_beyond(source, str(file), same_size)
     return source
 
@@ -83,11 +85,18 @@ def source_of(
     images = Images(root, coco.images, file.name, dropped, beside, folders)
     parsed = read_annotations(rows, images, categories, file, dropped, taken, crowds, unplaced)
     normal.check_boxes(taken.values(), parsed.n_marked, parsed.n_contradictory, str(file))
+    numbering = {category["source_category_id"]: category["id"] for category in categories}
+    names = {plain(category["name"]): category["id"] for category in categories}
+    by_entry = known_by_entry(coco.images, Categories(numbering, names, taken, normal), file.name, dropped)
+    said = [said_of(image, by_entry) for image in images.images]
+    boxed = _boxed(parsed, said)
 
     # What is known of these is not whole.
     has_box = np.bincount(parsed.boxes.images, minlength=len(images.images)) > 0
     for number in sorted(parsed.lost):
         reason, place = reasons.LOST_ANNOTATION if has_box[number] else reasons.NO_BOX_LEFT, ""
+        if (why := said[number].not_annotated) and number in parsed.not_annotated:
+            reason, place = NOT_ANNOTATED, why
         if number in parsed.contradictory:
             # The picture itself is what is wrong, so it is counted once.
             reason, place = reasons.NORMAL_WITH_FINDINGS, parsed.contradictory[number]
@@ -103,13 +112,14 @@ def source_of(
         key=lambda row: (numbers[row], labels[row], corners[row], parsed.readers[row], str(parsed.masks.get(row))),
     )
     boxes, masks = parsed.boxes.select_masked(np.array(rows_kept, dtype=np.int64), parsed.masks)
-    numbering = {category["source_category_id"]: category["id"] for category in categories}
-    names = {plain(category["name"]): category["id"] for category in categories}
-    said = known_by_entry(coco.images, numbering, names, file.name, dropped)
+    every = numbering.values()
     return Source(
         kind="coco",
         layout=posixpath.basename(file.name),
-        images=[_image(with_known(images.images[number], said), number in parsed.normal) for number in order],
+        images=[
+            _image(with_known(images.images[number], said[number], boxed[number], every), number in parsed.normal)
+            for number in order
+        ],
         boxes=BoxTable(new_number[boxes.images], boxes.labels, boxes.boxes, boxes.scores),
         readers=[parsed.readers[row] for row in rows_kept],
         places=[parsed.places[row] for row in rows_kept],
@@ -123,8 +133,40 @@ def source_of(
     )
 
 
+def _boxed(parsed: Annotations, said: Sequence[Said]) -> list[set[int]]:
+    """The categories of each image's boxes. What the entries say is held against the annotations on the way.
+
+    Labels of annotations that have no area are added to what is said; images that are normal by one and show something
+    by the other are lost.
+    """
+    boxed: list[set[int]] = [set() for _ in said]
+    for image, label in zip(parsed.boxes.images.tolist(), parsed.boxes.labels.tolist(), strict=True):
+        boxed[image].add(label)
+    for image, labels in parsed.without_area.items():
+        for key in ("labels", "unlocated"):
+            said[image].ids.setdefault(key, set()).update(labels)
+    for image, labels in parsed.withheld.items():
+        shown_ids = boxed[image] | said[image].ids.get("labels", set())
+        said[image].ids.setdefault("unknown", set()).update(labels - shown_ids)
+        said[image].ids.setdefault("unlocated", set()).update(labels)
+    for number, one in enumerate(said):
+        is_shown = bool(boxed[number] or one.ids or one.normal or number in parsed.normal or number in parsed.withheld)
+        if one.not_annotated and not is_shown and number not in parsed.lost:
+            parsed.lost.add(number)
+            parsed.not_annotated.add(number)
+        is_normal = number in parsed.normal or bool(one.normal)
+        if is_normal and (boxed[number] or one.ids.get("labels")):
+            parsed.lost.add(number)
+            parsed.contradictory.setdefault(number, one.normal)
+        elif is_normal and number not in parsed.lost and not one.foreign and number not in parsed.withheld:
+            parsed.normal.add(number)
+        else:
+            parsed.normal.discard(number)
+    return boxed
+
+
 def _image(image: SourceImage, is_normal: bool) -> SourceImage:
-    return dataclasses.replace(image, normal=True) if is_normal and not image.labels else image
+    return dataclasses.replace(image, normal=True) if is_normal else image
 
 
 def _find_annotations(root: Path, chosen: str | None) -> Path:

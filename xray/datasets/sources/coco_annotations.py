@@ -14,9 +14,10 @@ import numpy as np
 from xray.datasets import source as reasons
 from xray.datasets.source import Dropped
 from xray.datasets.sources.coco_images import MALFORMED, FaultError, Images, names_in
-from xray.datasets.sources.coco_shapes import UNUSABLE_MASK, read_annotation
+from xray.datasets.sources.coco_shapes import NO_AREA, UNUSABLE_MASK, read_annotation
 from xray.datasets.sources.coco_units import refuse_other_units
 from xray.datasets.sources.normal_names import NORMAL_BOXES, NormalNames
+from xray.datasets.sources.object_review import IGNORED, REVIEWED, withheld_by
 from xray.datasets.sources.segmentations import Segmentation
 from xray.errors import InputError
 from xray.findings import NO_FINDING_BOX
@@ -39,6 +40,9 @@ class Annotations:
     lost: numbers of the images of which an annotation was left out that is not simply repeated, or which are said to be
     normal and have findings. normal: numbers of those that are said to be normal.
     contradictory: number of each image that is said to be normal and has findings → where it is said.
+    without_area: number of an image → categories of its key points, which have no box or mask.
+    withheld: number of an image → categories of annotations that a review has rejected or not confirmed.
+    not_annotated: numbers of lost images that their entries say are not annotated.
     n_marked, n_contradictory: images with a box of what means so, and those of them that have findings.
     """
 
@@ -50,6 +54,9 @@ class Annotations:
     warnings: list[FileWarning]
     normal: set[int] = dataclasses.field(default_factory=set)
     contradictory: dict[int, str] = dataclasses.field(default_factory=dict)
+    without_area: dict[int, set[int]] = dataclasses.field(default_factory=dict)
+    withheld: dict[int, set[int]] = dataclasses.field(default_factory=dict)
+    not_annotated: set[int] = dataclasses.field(default_factory=set)
     n_marked: int = 0
     n_contradictory: int = 0
 
@@ -93,6 +100,12 @@ def read_annotations(
         if image < 0:
             continue  # Its image was left out before, and is in `dropped`.
         with_annotation.add(image)
+        if why := withheld_by({**row, **_attributes(row)}):
+            labels_withheld = _labels_withheld(row, number_of_category, normal)
+            if labels_withheld:
+                dropped.append(Dropped(place, REVIEWED, IGNORED, why))
+                result.withheld.setdefault(image, set()).update(labels_withheld)
+                continue
         if _is_of(row, normal):
             said_normal.append((image, place, row))
             continue
@@ -102,6 +115,10 @@ def read_annotations(
         except FaultError as fault:
             dropped.append(Dropped(place, fault.reason, detail=fault.detail))
             result.lost.add(image)
+            continue
+        if box is None:
+            result.without_area.setdefault(image, set()).add(label)
+            result.warnings.append(FileWarning(NO_AREA, place))
             continue
         names = names_in(row.get("readers"))
         same = repeats.setdefault((image, label, *box, names), [])
@@ -162,12 +179,30 @@ def _is_of(row: Any, categories: Collection[int]) -> bool:
         return False
 
 
+def _attributes(row: dict[str, Any]) -> dict[str, Any]:
+    """Name → value of an annotation's attributes, which may be a list of names and values."""
+    attributes = row.get("attributes")
+    if isinstance(attributes, list):
+        return {str(one["name"]): one.get("value") for one in attributes if isinstance(one, dict) and "name" in one}
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def _labels_withheld(row: dict[str, Any], numbers: dict[int, int], normal: Collection[int]) -> set[int]:
+    """What an annotation that does not count would have said something of: its category, or all."""
+    if _is_of(row, normal):
+        return set(numbers.values())
+    try:
+        return {numbers[whole_number(row.get("category_id"))]}  # type: ignore[index]
+    except (ValueError, KeyError):
+        return set()
+
+
 def _judge_normal(result: Annotations, said_normal: list[tuple[int, str, dict[str, Any]]], numbers: list[int]) -> None:
     """Enters which images are normal, and loses those of which one reader says so and has findings.
 
     said_normal: (image, place, annotation). numbers: the image of each box.
     """
-    findings: dict[int, list[tuple[str, ...]]] = {image: [()] for image in result.lost}
+    findings: dict[int, list[tuple[str, ...]]] = {image: [()] for image in (*result.lost, *result.without_area)}
     for image, names in zip(numbers, result.readers, strict=True):
         findings.setdefault(image, []).append(names)
     for image, place, row in said_normal:

@@ -2,30 +2,26 @@
 
 Pictures may be smaller than the radiographs that they were made of: an image's `original_width` and `original_height`
 then say how large these are, and an annotation's `original_segmentation` has its mask in their pixels. An image's
-`labels`, `unknown` and `unlocated` are category ids, as in `xray.datasets.source.SourceImage`. Other tools ignore all
-of these.
+`labels`, `unknown` and `unlocated` are category ids, see `coco_known`. Other tools ignore all of these.
 """
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from xray.datasets.category_map import plain
-from xray.datasets.source import Dropped, SourceImage
-from xray.datasets.sources.coco_images import FILE_SIDES, MALFORMED
+from xray.datasets.sources.coco_images import FILE_SIDES
+from xray.datasets.sources.coco_known import key_of
 from xray.errors import InputError
 from xray.radiographs.canvas import MAX_PIXELS
 from xray.structures.masks import MaskError, decode_mask, encode_mask, resized_mask
-from xray.structures.values import finite_number, identity, shown, whole_number
+from xray.structures.values import finite_number, whole_number
 
 _LOOKED_AT = 100
 """Annotations by which it is told what kind of COCO file it is."""
-KNOWN = ("labels", "unknown", "unlocated")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,68 +57,17 @@ def in_original_pixels(coco: CocoFile) -> CocoFile:
     for entry in coco.images:
         sides = _sides(entry)
         if sides is not None:
-            scales[_key(entry.get("id"))] = sides
+            scales[key_of(entry.get("id"))] = sides
             of_file = dict(zip(FILE_SIDES, sides[:2], strict=True))
             entry = {**entry, "width": sides[2], "height": sides[3], **of_file}
         images.append(entry)
     if not scales:
         return coco
     rows = [
-        _enlarged(row, scales[key]) if isinstance(row, dict) and (key := _key(row.get("image_id"))) in scales else row
+        _enlarged(row, scales[key]) if isinstance(row, dict) and (key := key_of(row.get("image_id"))) in scales else row
         for row in coco.annotations
     ]
     return CocoFile(images, rows, coco.categories)
-
-
-def known_by_entry(
-    entries: list[Any], numbering: Mapping[int, int], names: Mapping[str, int], table: str, dropped: list[Dropped]
-) -> dict[Any, dict[str, tuple[int, ...]]]:
-    """Id of an image → its `labels`, `unknown` and `unlocated`, as the categories are numbered in the dataset.
-
-    numbering: the file's own id of a category → the dataset's. names: the same by the plain name of a category, which
-    may stand there in place of its id. A list that holds anything else is not used, which is
-    entered in `dropped`: then the radiograph is not known to show less, but only what its boxes are.
-    """
-    said: dict[Any, dict[str, tuple[int, ...]]] = {}
-    for position, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            continue
-        for key in KNOWN:
-            value = entry.get(key)
-            if not isinstance(value, list):
-                continue
-            try:
-                ids = tuple(
-                    names[plain(each)]
-                    if isinstance(each, str) and plain(each) in names
-                    else numbering[whole_number(each)]  # type: ignore[index]
-                    for each in value
-                )
-            except (KeyError, ValueError, TypeError):
-                detail = f"{key} {shown(value)} are neither ids nor names of its categories"
-                dropped.append(Dropped(f"{table} image {position}", MALFORMED, f"{key} not used", detail))
-                continue
-            said.setdefault(_key(entry.get("id")), {})[key] = ids
-    return said
-
-
-def with_known(image: SourceImage, said: Mapping[Any, dict[str, tuple[int, ...]]]) -> SourceImage:
-    """The same image with what its entries say of its categories."""
-    values: dict[str, Any] = {}
-    for coco_id in image.extra.get("coco_ids", [image.extra.get("coco_id")]):
-        for key, ids in said.get(coco_id, {}).items():
-            values[key] = tuple(sorted({*values.get(key, ()), *ids}))
-    if "unlocated" in values:
-        # Beside the boxes that they have, too: `xray export` names no others.
-        values["elsewhere"] = values["unlocated"]
-    return dataclasses.replace(image, **values) if values else image
-
-
-def _key(value: Any) -> Any:
-    try:
-        return identity(value)
-    except ValueError:
-        return None
 
 
 def _sides(entry: Any) -> tuple[int, int, int, int] | None:

@@ -212,8 +212,9 @@ class Images:
             raise FaultError(TWO_SIZES, " and ".join(f"{width} x {height}" for width, height in sizes))
         if len(patients) > 1:
             raise FaultError(MALFORMED, f"it is listed for {len(patients)} patients")
-        said = [entry["split"] for entry in entries if isinstance(entry.get("split"), str) and entry["split"].strip()]
-        splits = list(dict.fromkeys(split for split in map(split_meant, said) if split is not None))
+        said = [entry["split"] for entry in entries if not is_missing(entry.get("split"))]
+        meant = (split_meant(text) for text in said if isinstance(text, str))
+        splits = list(dict.fromkeys(split for split in meant if split is not None))
         if len(splits) > 1:
             raise FaultError(TWO_SPLITS, " and ".join(splits))
         if said and not splits:

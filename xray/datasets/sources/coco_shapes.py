@@ -11,12 +11,14 @@ from xray.datasets.sources.segmentations import SLIVER, TRANSPOSED, Segmentation
 from xray.datasets.sources.trees.shapes import around, turned_rectangle
 from xray.structures.boxes import xywh_to_xyxy
 from xray.structures.masks import MaskError, check_segmentation
-from xray.structures.values import finite_number, flag_of, shown, whole_number
+from xray.structures.values import finite_number, flag_of, is_missing, shown, whole_number
 
 UNKNOWN_CATEGORY = "unknown category"
 CROWD = "crowd region"
 CROWD_TAKEN = "run lengths with iscrowd 1 taken as one object each; --crowds ignore leaves their radiographs out"
 UNUSABLE_MASK = "unusable mask"
+NO_AREA = "key points without a box, which have no area: their label is known to be there, not where"
+KEY_POINTS = "key points beside a box, which are not read"
 TURNED_BOX = "boxes that are turned in the labelling tool: taken as the upright box around, and a mask"
 
 
@@ -25,9 +27,10 @@ def read_annotation(
     number_of_category: dict[int, int],
     takes_crowds: bool,
     size: tuple[int | None, int | None],
-) -> tuple[int, tuple[float, ...], Segmentation | None, dict[str, str]]:
+) -> tuple[int, tuple[float, ...] | None, Segmentation | None, dict[str, str]]:
     """(category, xyxy box snapped to the grid, mask or None, remarks: kind → detail) of one annotation.
 
+    The box is None where it has key points alone.
     takes_crowds: whether run lengths with iscrowd 1 are one object. size: width and height of the radiograph, if known.
     Raises FaultError where the annotation has neither a usable box nor a usable mask.
     """
@@ -40,6 +43,12 @@ def read_annotation(
     except ValueError as error:
         raise FaultError(MALFORMED, f"iscrowd: {error}") from None
     remarks: dict[str, str] = {}
+    has_place = not (_is_empty(row.get("bbox")) and _is_empty(row.get("segmentation")))
+    if not _is_empty(row.get("keypoints")):
+        if not has_place and not is_crowd:
+            _check_key_points(row["keypoints"])
+            return label, None, None, remarks
+        remarks[KEY_POINTS] = ""
     mask, mask_fault = None, None
     try:
         mask, n_slivers = plain_segmentation(row.get("segmentation"))
@@ -97,6 +106,22 @@ def _box(value: Any) -> tuple[np.ndarray | None, FaultError | None]:
     if not has_area(box):
         return None, FaultError(reasons.EMPTY)
     return box, None
+
+
+def _check_key_points(points: Any) -> None:
+    """Raises FaultError for what is no list of numbers: of each point x, y, and 0 if it is not there."""
+    try:
+        if not isinstance(points, list) or None in map(finite_number, points):
+            raise ValueError("no list of numbers")
+    except ValueError:
+        raise FaultError(MALFORMED, f"keypoints {shown(points)}") from None
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether there is no box, or no mask: nothing, empty lists, or zeros in its place."""
+    if isinstance(value, list | tuple):
+        return all(_is_empty(each) or (each == 0 and not isinstance(each, bool)) for each in value)
+    return is_missing(value) or value == {}
 
 
 def _degrees(attributes: Any) -> float:

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from xray.datasets.naming import source_ids
+from xray.datasets.normal_words import sounds_normal
 from xray.datasets.source import COPY, Dropped, Source, SourceImage, data_root, listed
 from xray.datasets.source import SPLITS as ORDER
 from xray.datasets.sources.mask_account import tracked
 from xray.datasets.sources.mask_folders import without_masks
-from xray.datasets.sources.normal_names import sounds_normal
 from xray.datasets.sources.patients import name_patients
 from xray.errors import InputError
 from xray.radiographs.file_kinds import LINK, Content, content_of

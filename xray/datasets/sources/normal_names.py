@@ -1,29 +1,20 @@
 """Labels that mean that nothing was found: "No finding", "Normal", …; they are no findings, and no categories."""
 
 import dataclasses
-import re
 from collections.abc import Iterable, Sequence
 
 from xray.datasets import source as reasons
 from xray.datasets.category_map import plain
+from xray.datasets.normal_words import sounds_normal
+from xray.datasets.sources.table_answers import is_question, is_unsaid, is_unsure
 from xray.errors import InputError
+from xray.radiographs.file_warnings import FileWarning
 
-_NORMAL = re.compile(
-    r"(normal|healthy)(chest)?(xrays?|cxrs?|radiographs?|images?|scans?|study|studies|cases?|patients?|subjects?)?"
-    r"|normals|negative|clear|unremarkable|nad|(healthy|normal)?controls?"
-    r"|no(findings?|abnormality|abnormalities|disease|lesions?|pathology)(detected|found|identified|present|seen)?"
-)
-"""How they are called, without case, blanks and punctuation. A normal lung may be a place in a picture, and who has no
-pneumonia may have something else."""
 CONTRADICTION = reasons.NORMAL_WITH_FINDINGS
 NORMAL_BOXES = 'pictures with a box of a class that means "nothing found": without findings (--normal "": a category)'
+DOUBTFUL_CATEGORIES = "categories whose names say nothing, which are categories like any unless --map drops them"
 _FEWEST, _MANY = 3, 0.5
 """Pictures with a finding beside such a box, and their share, from which it is a region and no statement."""
-
-
-def sounds_normal(label: str) -> bool:
-    """Whether a label is called as if it meant that nothing was found."""
-    return _NORMAL.fullmatch("".join(filter(str.isalnum, label.casefold()))) is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +44,13 @@ class NormalNames:
                 )
             # People who label write Normal today and normal tomorrow.
             return tuple(label for text in wanted for label in labels if label.casefold() == text)
-        kept = set(map(plain, self.kept))
-        return tuple(label for label in labels if sounds_normal(label) and plain(label) not in kept)
+        return tuple(label for label in labels if self.is_normal(label))
+
+    def is_normal(self, label: str) -> bool:
+        """Whether a label means so that need not be among a source's others."""
+        if self.chosen:
+            return label.casefold() in {text.casefold() for text in self.chosen if text}
+        return sounds_normal(label) and plain(label) not in set(map(plain, self.kept))
 
     def check_boxes(self, names: Iterable[str], n_marked: int, n_contradictory: int, what: str) -> None:
         """Raises InputError where boxes of such labels stand so often beside findings that they are regions.
@@ -68,6 +64,17 @@ class NormalNames:
                 f'--normal "" if these boxes are a category like any other, or --normal "{next(iter(names), "")}" to '
                 "leave such pictures out"
             )
+
+
+def said_of_doubt(categories: Iterable[str], kept: Sequence[str], what: str) -> list[FileWarning]:
+    """What is said of categories of drawn objects that are called unknown, uncertain or ?.
+
+    kept: categories that the user means as such. In tables such labels say nothing; here somebody has drawn something.
+    """
+    plain_kept = set(map(plain, kept))
+    names = [name for name in categories if is_unsure(name) or is_unsaid(name) or is_question(name)]
+    names = [name for name in names if plain(name) not in plain_kept]
+    return [FileWarning(DOUBTFUL_CATEGORIES, what, ", ".join(names))] if names else []
 
 
 def refuse_without_findings(categories: Iterable[object], names: Iterable[str], what: str) -> None:

@@ -20,6 +20,7 @@ from xray.datasets.sources.table_boxes import PIXELS, Reading, units_of
 from xray.datasets.sources.table_columns import Chosen, find_columns
 from xray.datasets.sources.table_files import NOT_UTF8, SUFFIXES
 from xray.datasets.sources.table_labels import doubtful, read_labels
+from xray.datasets.sources.table_review import said_of_rows
 from xray.datasets.sources.table_rows import Policy, TableRows
 from xray.datasets.sources.table_spelt import box_columns, unfolded
 from xray.datasets.sources.table_typed import ABOVE, HIDDEN
@@ -111,6 +112,9 @@ def read_table(
     for said, names_of in found.doubts.items():
         collector.warnings.append(FileWarning(said, path.name, ", ".join(names_of)))
     labels = read_labels(cells, found, path.name, NormalNames(normal, kept))
+    if labels.states is not None:
+        for said, detail in said_of_rows(found.reviews, labels.states).items():
+            collector.warnings.append(FileWarning(said, path.name, detail))
     unmapped = [category for category in labels.categories if plain(category) not in set(map(plain, kept))]
     for said, names_of in doubtful(unmapped).items():
         collector.warnings.append(FileWarning(said, path.name, ", ".join(names_of)))

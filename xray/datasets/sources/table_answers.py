@@ -1,24 +1,37 @@
 """What cells of yes and no say, and which columns hold them: all of them, or all but a few that nobody should lose."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 from xray.datasets.sources.splits import split_meant
 from xray.datasets.sources.tables import plain_name
 from xray.structures.values import finite_number, is_missing, whole_number
 
-_YES, _NO = ("true", "yes", "y", "t", "positive", "present"), ("false", "no", "n", "f", "negative", "absent")
+_YES = (
+    "true", "yes", "y", "t", "positive", "present", "affirmed", "asserted", "definite", "certain", "detected", "found",
+    "seen", "identified",
+)  # fmt: skip
+_NO = (
+    "false", "no", "n", "f", "negative", "absent", "negated", "not present", "not detected", "not found", "not seen",
+    "not identified", "ruled out",
+)  # fmt: skip
 _NAMES = frozenset((*_YES[4:], *_NO[4:]))
 """Answers that are labels by themselves: in a column called label, "positive" is the name of what was found."""
 _OPPOSITE = {"f": "t", "n": "y"}
 """Letters that are a no only in a column where the yes stands, too: alone, F may be a woman and N a normal one."""
-_UNSURE = frozenset(("u", "uncertain", "unsure", "unclear", "equivocal", "possible", "possibly", "maybe"))
-_UNSAID = frozenset(
-    (
-        "unknown", "todo", "tbd", "tobedetermined", "unlabeled", "unlabelled", "notlabeled", "notlabelled", "nolabel",
-        "unannotated", "notannotated", "unread", "notread", "unreviewed", "notreviewed", "pending", "notavailable",
-    )
-)  # fmt: skip
-"""Words for -1, and those that say that nobody has said anything yet, without case, blanks and punctuation."""
+_UNSURE = re.compile(
+    r"u|uncertain(ty)?|unsure|notsure|unclear|equivocal|indetermina(te|ble)|undetermined|(in|non)conclusive|ambiguous"
+    r"|doubtful|dubious|questionable|borderline|possibl[ey]|probabl[ey]|(un)?likely|maybe|perhaps|suspect(ed)?"
+    r"|suspicious|(can(no|)t|couldnot)(be)?(excluded?|ruleout|ruledout|tell)|not(excluded|ruledout)|do(nt|not)know"
+)
+_UNSAID = re.compile(
+    r"na|unknown|missing|todo|tbd|tobe(determined|reviewed|read|labell?ed)|pending|skip(ped)?"
+    r"|no(label|data|info|information|reading|answer)|(non|un)(diagnostic|interpretable|readable)"
+    r"|(non?|not|un)(yet)?(labell?ed|annotated|read|reviewed|available|evaluated|evaluable|assessed|assessable|applicable|done"
+    r"|performed|examined|tested|rated|scored|graded|recorded|reported|documented|specified|stated|mentioned|checked)"
+    r"|(unableto|cannot|cant)(be)?(assess(ed)?|evaluated?|judged?)"
+)
+"""Words for -1, and those that say that nobody has said anything, without case, blanks and punctuation."""
 _FEW = 0.5
 """Share of a column's filled cells that may be no answers before it is one of something else."""
 _OF_SPLITS = ("", "is", "in", "isin", "for", "use", "usefor")
@@ -31,9 +44,9 @@ def answer(text: str) -> int | None:
     """
     if is_missing(text) or is_unsaid(text):
         return None
-    if plain_name(text) in _UNSURE or is_question(text):
+    if is_unsure(text) or is_question(text):
         return -1
-    word = text.casefold()
+    word = " ".join(text.casefold().replace("_", " ").split())
     if word in _YES or word in _NO:
         return int(word in _YES)
     number = whole_number(text)
@@ -43,8 +56,13 @@ def answer(text: str) -> int | None:
 
 
 def is_unsaid(label: str) -> bool:
-    """Whether a label says that nobody has said anything yet: "unknown", "To do", "not labelled"."""
-    return plain_name(label) in _UNSAID
+    """Whether a label says that nobody has said anything: "unknown", "To do", "not labelled", "not assessable"."""
+    return _UNSAID.fullmatch(plain_name(label)) is not None
+
+
+def is_unsure(label: str) -> bool:
+    """Whether a label says that somebody is in doubt: "uncertain", "equivocal", "cannot exclude"."""
+    return _UNSURE.fullmatch(plain_name(label)) is not None
 
 
 def is_question(text: str) -> bool:

@@ -12,42 +12,15 @@ from xray.datasets.sources.named_files import NamedFiles, PathEnds
 from xray.datasets.sources.patients import PATIENT_COLUMNS
 from xray.datasets.sources.splits import split_meant
 from xray.datasets.sources.table_answers import is_answers, is_named_as_split, is_uncertain_alone, no_answer
-from xray.datasets.sources.table_beside import doubts_of, said_column
+from xray.datasets.sources.table_beside import OF_ANSWERS, SAID, doubts_of, said_column
+from xray.datasets.sources.table_names import AGES, LABELS, NO_LABELS, NOTHING_ELSE, READERS, SEXES, SPLITS, VIEWS
+from xray.datasets.sources.table_review import OF_REVIEW, Review, doubtful_reviews, is_review, reviews_in
 from xray.datasets.sources.tables import factorize, plain_name, spellings
 from xray.errors import InputError
 from xray.structures.values import is_missing
 
 if TYPE_CHECKING:
     import pandas as pd
-
-LABELS = (
-    "classname", "labelname", "categoryname", "findingname", "findinglabel", "findinglabels", "finding", "findings",
-    "label", "labels", "class", "classes", "category", "categories", "diagnosis", "diagnoses", "pathology",
-    "pathologies", "disease", "abnormality", "lesiontype", "name", "target", "variable",
-)  # fmt: skip
-SPLITS = ("split", "splits", "datasetsplit", "subset", "partition", "set", "phase", "dataset", "usage")
-_NOTHING_ELSE = SPLITS[:3]
-"""Names of columns that are of splits whatever their cells are."""
-READERS = (
-    "radid",
-    "reader",
-    "readerid",
-    "radiologist",
-    "radiologistid",
-    "annotator",
-    "annotatorid",
-    "rater",
-    "raterid",
-)
-VIEWS = ("viewposition", "view", "projection", "appa")
-SEXES = ("sex", "gender", "patientsex", "patientgender")
-AGES = ("age", "patientage")
-"""Columns in the order in which they are looked for, without case and punctuation."""
-NO_LABELS = {
-    "fold", "followup", "iscrowd", "crowd", "difficult", "truncated", "occluded", "area", "index", "line", "score",
-    "confidence", "duplicate", "isduplicate", "count", "nboxes", "numboxes", "hasbox", "hasboxes",
-}  # fmt: skip
-"""Columns that may hold 0 and 1 and are no findings."""
 
 _LISTS = ("bbox", "box", "bboxes", "boxes", "boundingbox", "boundingboxes", "coordinates", "bboxcoordinates", "roi")
 _PIXELS = ("inpixels", "pixels", "pixel", "px")
@@ -62,8 +35,9 @@ class Columns:
 
     labels: one of names, or one or more that hold 0 and 1 (is_wide). box: four, or one that holds lists, whose numbers
     are of `form`. size: width and height of the radiograph. silent: columns beside labels of 0, 1 and -1 that hold -1
-    alone, and are not used. said: a column that says whether each row's label is there. unused: all others that are not
-    used. doubts: what is said of columns beside a column of labels → these columns, see `table_beside`.
+    alone, and are not used. said: a column that says whether each row's label is there. reviews: columns that say which
+    rows count, see `table_review`. unused: all others that are not used. doubts: what is said of columns beside the
+    labels → these columns, see `table_beside`.
     """
 
     id: str
@@ -80,6 +54,7 @@ class Columns:
     age: str | None = None
     silent: tuple[str, ...] = ()
     said: str | None = None
+    reviews: tuple[Review, ...] = ()
     unused: tuple[str, ...] = ()
     doubts: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
 
@@ -89,6 +64,7 @@ class Columns:
         labels = ", ".join(self.labels[:6]) + (f" and {len(self.labels) - 6} more" if len(self.labels) > 6 else "")
         parts = [f"radiographs by {self.id}", f"labels by {labels or 'no column'}", boxes]
         parts += [f"whether a row's label is there by {self.said}"] if self.said else []
+        parts += [f"which rows count by {', '.join(each.column for each in self.reviews)}"] if self.reviews else []
         further = {"sizes": self.size and ", ".join(self.size), "patients": self.patient, "splits": self.split}
         further |= {"readers": self.reader, "view": self.view, "sex": self.sex, "age": self.age}
         unused = ", ".join(self.unused[:6]) + (f" and {len(self.unused) - 6} more" if len(self.unused) > 6 else "")
@@ -138,17 +114,25 @@ def find_columns(table: "pd.DataFrame", name: str, files: NamedFiles, chosen: Ch
     labels, is_wide = _label_columns(find, chosen.label, is_split_said=bool(split or chosen.split))
     free = [column for column in find.all if is_wide and column not in find.used and column not in labels]
     silent = tuple(column for column in free if is_uncertain_alone(find.texts(column)))
-    beside = [column for column in find.all if column not in find.used and column not in labels]
-    said, doubts = None, dict[str, list[str]]()
-    if labels and not is_wide:
-        counts = {column: find.counts(column) for column in beside}
-        said = said_column(counts, name)
-        doubts = doubts_of({column: counts[column] for column in beside if column != said}, NO_LABELS, bool(box))
-    unused = tuple(column for column in beside if column not in silent and column != said)
+    beside = [column for column in find.all if column not in (*find.used, *labels, *silent)]
+    counts = {column: find.counts(column) for column in beside}
+    said = said_column(counts, name) if labels and not is_wide else None
+    counts.pop(said or "", None)
+    reviews = reviews_in(counts, name)
+    for review in reviews:
+        counts.pop(review.column)
+    doubts = doubts_of(counts, NO_LABELS, bool(box)) if labels and not is_wide else {}
+    if is_wide and (
+        answers := [column for column in counts if plain_name(column) in SAID and is_answers(counts[column])]
+    ):
+        doubts[OF_ANSWERS] = answers
+    if of_review := doubtful_reviews(counts):
+        doubts[OF_REVIEW] = of_review
     columns = Columns(
-        own_id, labels, is_wide, box, form, size, split=split, silent=silent, unused=(), doubts={}, **single
-    )
-    return dataclasses.replace(columns, said=said, unused=unused, doubts=doubts)
+        own_id, labels, is_wide, box, form, size, split=split, silent=silent, said=said, reviews=(), unused=(),
+        doubts={}, **single,
+    )  # fmt: skip
+    return dataclasses.replace(columns, reviews=reviews, unused=tuple(counts), doubts=doubts)
 
 
 class _Finder:
@@ -314,7 +298,7 @@ def _split_column(find: _Finder, text: str) -> str | None:
         others = [cell for cell in texts if split_meant(cell) is None]
         if not others:
             return column
-        if len(others) < len(texts) or name in _NOTHING_ELSE:
+        if len(others) < len(texts) or name in NOTHING_ELSE:
             raise InputError(
                 f"{find.name}: {others[0]!r} in {column} is no split: write train, val or test there, or give "
                 "--split none if all radiographs train"
@@ -338,6 +322,7 @@ def _label_columns(find: _Finder, text: str, is_split_said: bool) -> tuple[tuple
         return columns, len(columns) > 1 or is_answers(find.texts(columns[0]), is_named_label=True)
     free = [column for column in find.all if column not in find.used and plain_name(column) not in NO_LABELS]
     wide = [column for column in free if is_answers(find.texts(column))]
+    wide = [column for column in wide if not is_review(column)]
     of_splits = [column for column in wide if is_named_as_split(column)]
     if of_splits and not is_split_said:
         raise InputError(
@@ -345,6 +330,8 @@ def _label_columns(find: _Finder, text: str, is_split_said: bool) -> tuple[tuple
             "split of train, val and test, or give --split none, or name the labels with --label"
         )
     wide = [column for column in wide if column not in of_splits]
+    # Beside findings these are none; alone one may be called so.
+    wide = [column for column in wide if plain_name(column) not in SAID] or wide
     for column in free if wide else ():
         # Left aside, it would take the findings that it alone has.
         if (other := no_answer(find.counts(column))) is not None:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xray.datasets.sources.normal_names import NormalNames
-from xray.datasets.sources.table_answers import answer, is_question, is_unsaid
+from xray.datasets.sources.table_answers import answer, is_unsaid, is_unsure
+from xray.datasets.sources.table_beside import is_denying
 from xray.datasets.sources.table_columns import Columns
+from xray.datasets.sources.table_review import COUNTS, PENDING, REJECTED, states_of
 from xray.datasets.sources.table_typed import text as cell_text
-from xray.datasets.sources.tables import factorize, plain_name
+from xray.datasets.sources.tables import factorize
 from xray.errors import InputError
 from xray.structures.values import is_missing, shown
 
@@ -31,8 +33,7 @@ UNSURE = "labels that seem to say that another is doubtful, which are findings o
 _UNSURE = re.compile(
     r"(?:possible|probable|suspected|questionable|uncertain) (.+)|(.+?)\s*\(?(?:\?+|\buncertain|\bunsure)\)?"
 )
-_SAYS_NOTHING = frozenset(("uncertain", "unsure", "unclear"))
-"""Labels that doubt, and do not say what."""
+_BRACKETS = ("[]", "()", "{}")
 _SEVERAL = re.compile(r"\s*[/+&]\s*|\s+and\s+")
 _MOST_LABELS, _MOST_OF_ROWS = 200, 0.25
 """More distinct labels than this, and than this share of the rows, are no labels but text."""
@@ -44,7 +45,8 @@ class Labels:
     each; BAD where a cell is neither. normal: (N,) bool, the row says that nothing was found. at_odds: (N,) bool, of
     several columns that would say so one does and another does not. normal_names: the labels that say so. unsaid:
     (N, 1) or (N, K) bool, the row, or its cell of a category, says that nobody has said anything, such as "todo";
-    unsaid_names: these words."""
+    unsaid_names: these words. states: (N,) int8, what a review made of each row, see `table_review`. rejected: (N, K)
+    bool, a row that was rejected names the category."""
 
     categories: tuple[str, ...]
     codes: np.ndarray
@@ -53,6 +55,8 @@ class Labels:
     normal_names: tuple[str, ...] = ()
     unsaid: np.ndarray | None = None
     unsaid_names: tuple[str, ...] = ()
+    states: np.ndarray | None = None
+    rejected: np.ndarray | None = None
 
 
 def read_labels(table: "pd.DataFrame", columns: Columns, name: str, normal: NormalNames) -> Labels:
@@ -60,12 +64,14 @@ def read_labels(table: "pd.DataFrame", columns: Columns, name: str, normal: Norm
 
     Raises InputError where `normal` names a label that does not occur, and where there is no other.
     """
-    if not columns.labels:
-        codes = np.full((len(table), 1), POSITIVE, dtype=np.int8)
+    if columns.labels:
+        labels = (_wide if columns.is_wide else _named)(table, columns.labels, name, normal)
+    else:
         nowhere = np.zeros(len(table), dtype=bool)
-        return Labels((ONLY,), codes, nowhere, nowhere)
-    labels = (_wide if columns.is_wide else _named)(table, columns.labels, name, normal)
-    return labels if columns.said is None else _where_said(table, columns.said, labels)
+        labels = Labels((ONLY,), np.full((len(table), 1), POSITIVE, dtype=np.int8), nowhere, nowhere)
+    if columns.said is not None:
+        labels = _where_said(table, columns.said, labels)
+    return _reviewed(labels, states_of(table, columns.reviews, name)) if columns.reviews else labels
 
 
 def doubtful(categories: Sequence[str]) -> dict[str, list[str]]:
@@ -93,6 +99,8 @@ def _where_said(table: "pd.DataFrame", column: str, labels: Labels) -> Labels:
     """
     distinct, code_of = factorize(table[column])
     said = np.array([*map(_code, distinct), BLANK], dtype=np.int8)[code_of][:, None]
+    if is_denying(column, distinct):
+        said = np.select([said == POSITIVE, said == NEGATIVE], [NEGATIVE, POSITIVE], said)
     codes = np.where(labels.codes == POSITIVE, said, BLANK).astype(np.int8)
     is_normal = labels.normal & (said[:, 0] == POSITIVE)
     codes[is_normal] = labels.codes[is_normal]
@@ -105,6 +113,22 @@ def _where_said(table: "pd.DataFrame", column: str, labels: Labels) -> Labels:
         normal=is_normal,
         unsaid=of_labels | (unsaid[:, None] & (labels.codes == POSITIVE)),
         unsaid_names=tuple(dict.fromkeys((*labels.unsaid_names, *words))),
+    )
+
+
+def _reviewed(labels: Labels, states: np.ndarray) -> Labels:
+    """The labels of rows that count. What others name is uncertain where they are pending; else they say nothing."""
+    counts, is_pending = states == COUNTS, states == PENDING
+    is_named = (labels.codes == POSITIVE) | (labels.codes == UNCERTAIN)
+    withheld = np.where(is_named & is_pending[:, None], UNCERTAIN, BLANK)
+    return dataclasses.replace(
+        labels,
+        codes=np.where(counts[:, None], labels.codes, withheld).astype(np.int8),
+        normal=labels.normal & counts,
+        at_odds=labels.at_odds & counts,
+        unsaid=None if labels.unsaid is None else labels.unsaid & counts[:, None],
+        states=states,
+        rejected=is_named & (states == REJECTED)[:, None],
     )
 
 
@@ -147,7 +171,13 @@ def _named(table: "pd.DataFrame", columns: Sequence[str], name: str, normal: Nor
     distinct, code_of = factorize(table[columns[0]])
     # "None" is how tools write what is missing, unless it is said to be a label.
     said = {text.casefold() for text in normal.chosen}
-    names = [[text] if text.casefold() in said else label_names(text) for text in distinct]
+    first = np.full(len(distinct), -1, dtype=np.int64)
+    first[code_of[::-1]] = np.arange(len(table))[::-1]
+    places = [f"{name} line {table['line'].iat[row]}, column {columns[0]}" for row in first.tolist()]
+    names = [
+        [text] if text.casefold() in said else label_names(text, place)
+        for text, place in zip(distinct, places, strict=True)
+    ]
     names = _split_at_commas(names, f"{name}, column {columns[0]}")
     names, unsaid, unsaid_names = _without_unsaid(names, {*said, *map(str.casefold, normal.kept)})
     spelt: dict[str, str] = {}
@@ -188,9 +218,7 @@ def _without_unsaid(names: Sequence[list[str]], kept: set[str]) -> tuple[list[li
     kept: labels, in lower case, that the user means as such.
     """
     labels = dict.fromkeys(label for several in names for label in several if label.casefold() not in kept)
-    gone = {
-        label: None for label in labels if is_unsaid(label) or is_question(label) or plain_name(label) in _SAYS_NOTHING
-    }
+    gone = {label: None for label in labels if is_unsaid(label) or is_unsure(label) or not any(map(str.isalnum, label))}
     left = [[label for label in several if label not in gone] for several in names]
     return left, [len(a) > len(b) for a, b in zip(names, left, strict=True)], tuple(gone)
 
@@ -221,30 +249,37 @@ def _split_at_commas(names: Sequence[list[str]], name: str) -> list[list[str]]:
     return [[one for label in several for one in (parts[label] if is_list[label] else [label])] for several in names]
 
 
-def label_names(text: str) -> list[str]:
-    """The labels of a cell, each once: one, or several joined by | or ;, or written as a list."""
-    return list(dict.fromkeys(label_list(text)))
+def label_names(text: str, place: str) -> list[str]:
+    """The labels of a cell, each once: one, or several joined by | or ;, or written as a list. See `label_list`."""
+    return list(dict.fromkeys(label_list(text, place)))
 
 
-def label_list(text: str) -> list[str]:
-    """The labels of a cell as they stand there, repeated ones too. Raises InputError for a list of other things."""
+def label_list(text: str, place: str) -> list[str]:
+    """The labels of a cell as they stand there, repeated ones too.
+
+    place: of the cell, for messages. Raises InputError for a list of other things.
+    """
     text = text.strip()
     if is_missing(text):
         return []
-    if text.startswith("[") and text.endswith("]"):
-        for read in (json.loads, ast.literal_eval):
-            try:
-                several = read(text)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
-                continue
-            if not isinstance(several, list):
-                continue
-            several = [one for one in several if not is_missing(one)]
-            if all(isinstance(one, str | int | float) for one in several):
-                return _filled(map(cell_text, several))
-            raise InputError(f"{shown(text)} is no list of labels: write their names, or numbers, in it")
-        return _filled(text[1:-1].split(","))
-    return _filled(re.split(r"[|;]", text))
+    if text[0] + text[-1] not in _BRACKETS:
+        return _filled(re.split(r"[|;]", text))
+    for read in (json.loads, ast.literal_eval):
+        try:
+            several = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            continue
+        if isinstance(several, str | int | float) and text[0] == "(":
+            break
+        several = [one for one in several if not is_missing(one)] if isinstance(several, list | tuple | set) else [None]
+        if all(isinstance(one, str | int | float) and not isinstance(one, bool) for one in several):
+            return _filled(map(cell_text, several))
+        raise InputError(
+            f"{place}: {shown(text)} is no list of labels: write their names, or numbers, in it, such as "
+            '["Mass", "Nodule"], or name the column of labels with --label'
+        )
+    # A name may stand in parentheses.
+    return _filled([text] if text[0] == "(" else text[1:-1].split(","))
 
 
 def _filled(names: Iterable[str]) -> list[str]:

@@ -1,7 +1,6 @@
 """The rows of anybody's table, handed to a collector: what each says of its radiograph, and the boxes."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -9,7 +8,6 @@ from xray.datasets import source as reasons
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.edges import MAY_BE_SMALLER, SAME_SIZE, said_of_reach
 from xray.datasets.sources.named_files import PathEnds
-from xray.datasets.sources.splits import split_meant
 from xray.datasets.sources.table_boxes import (
     PIXELS,
     Reading,
@@ -18,17 +16,16 @@ from xray.datasets.sources.table_boxes import (
     may_be_corners,
     read_lists,
     read_numbers,
-    sides_in,
     to_corners,
     to_pixels,
 )
 from xray.datasets.sources.table_columns import Columns
+from xray.datasets.sources.table_facts import Facts
 from xray.datasets.sources.table_labels import BAD, BLANK, NEGATIVE, POSITIVE, UNCERTAIN, Labels, label_list
+from xray.datasets.sources.table_review import COUNTS, PENDING, REJECTED
 from xray.datasets.sources.tables import factorize
 from xray.errors import InputError
 from xray.findings import NO_FINDING_BOX
-from xray.radiographs.attributes import plain_attributes
-from xray.radiographs.canvas import MAX_PIXELS
 from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.radiograph import radiograph_size
 from xray.structures.values import is_missing, one_spelling
@@ -39,13 +36,13 @@ if TYPE_CHECKING:
 Policy = Literal["unknown", "negative", "positive"]
 
 NO_ID = "row without an id"
-NO_SIZE = "width and height that no radiograph has"
 UNKNOWN_LABEL = "label neither 1, 0, -1 nor blank"
 LISTS_DIFFER = "as many labels as boxes, or one, are needed"
 BOX_WITHOUT_LABEL = "box without a label"
 BOX_OF_NORMAL = "box on a row that means nothing was found"
 BOX_OF_NEGATIVE = "box on a row whose labels are all 0"
 BOX_OF_UNCERTAIN = "box of an uncertain label"
+BOX_REJECTED = "box that a review has not confirmed"
 AT_ODDS = "row of which one column means nothing was found, and another of such a name does not"
 CONTRADICTORY = "row that means nothing was found, beside a finding"
 BLANK_UNKNOWN = (
@@ -56,7 +53,6 @@ UNSAID = (
     "radiographs with labels that say nothing, which count as unknown (a line for them in --map makes them findings)"
 )
 UNSAID_CELLS = "radiographs with cells that say that nobody knows, which count as unknown"
-BLANK_SPLIT = "table with radiographs without a split, which train"
 UNCERTAIN_LABELS = "uncertain labels"
 MAY_BE_CORNERS = "boxes that may be two corners"
 WITHOUT_LABELS = "table without a column of labels: its boxes are of one category, Finding"
@@ -76,6 +72,7 @@ class TableRows:
         self.collector, self.name, self.cells, self.columns, self.labels = collector, name, cells, columns, labels
         self.lines = cells["line"].tolist()
         self.codes = labels.codes.copy()
+        self.states = np.zeros(len(cells), dtype=np.int8) if labels.states is None else labels.states
         self.ids = [collector.category(category) for category in labels.categories]
         self.numbers, self.row_of = self._numbers()
         if not columns.labels:
@@ -144,7 +141,7 @@ class TableRows:
     def judge(self, uncertain: Policy) -> None:
         """Decides what -1 means, and names the rows that cannot be used or contradict others."""
         is_used = self.image_of >= 0
-        if n := int((self.codes == UNCERTAIN)[is_used].sum()):
+        if n := int((self.codes == UNCERTAIN)[is_used & (self.states == COUNTS)].sum()):
             said = f"{n} labels of -1, or of a word for it, are {uncertain}"
             self.collector.warnings.append(FileWarning(UNCERTAIN_LABELS, self.name, said))
         if uncertain != "unknown":
@@ -174,19 +171,25 @@ class TableRows:
             said = f"{', '.join(self.labels.unsaid_names[:5])}: {n_unsaid} of {n}"
             kind = UNSAID_CELLS if self.columns.is_wide or self.columns.said else UNSAID
             self.collector.warnings.append(FileWarning(kind, self.name, said))
-        is_blank &= ~is_unsaid
+        is_withheld = np.zeros(n, dtype=bool)
+        is_withheld[self.image_of[is_used & (self.states != COUNTS)]] = True
+        # What a review has not let pass is not blank.
+        is_blank &= ~is_unsaid & ~is_withheld[:, None]
         if blank == "unknown" and (n_blank := int(is_blank.any(axis=1).sum())):
             self.collector.warnings.append(FileWarning(BLANK_UNKNOWN, self.name, f"{n_blank} of {n} radiographs"))
         if blank != "unknown":
             codes[is_blank] = NEGATIVE if blank == "negative" else POSITIVE
-        unknown = (codes == BLANK) | (codes == UNCERTAIN)
+        unknown = (codes == BLANK) | (codes == UNCERTAIN) | ((codes == NEGATIVE) & self._rejected())
         is_normal = np.zeros(n, dtype=bool)
         is_normal[self.image_of[is_used & self.labels.normal]] = True
-        is_normal &= (codes == NEGATIVE).all(axis=1)
-        further = self._further(n)
+        is_normal &= (codes == NEGATIVE).all(axis=1) & ~unknown.any(axis=1)
+        facts = Facts(self.collector, self.name, self.cells, self.columns, self.names, self.image_of, self.place)
+        further = facts.read()
+        self.sizes = {image: size for image, size in enumerate(further.get("size", ())) if size is not None}
         ids = np.array(self.ids)
         # Without a column of labels only the boxes say what a radiograph shows.
         shown = (codes == POSITIVE) & bool(self.columns.labels)
+        elsewhere = (codes == POSITIVE) & self._boxes_in_doubt(n)
         for number, name in enumerate(self.names):
             labels = ids[shown[number]].tolist()
             self.collector.describe(
@@ -194,67 +197,40 @@ class TableRows:
                 labels=labels,
                 unlocated=labels,
                 unknown=ids[unknown[number]].tolist(),
+                elsewhere=ids[elsewhere[number]].tolist(),
                 normal=bool(is_normal[number]),
                 **{key: values[number] for key, values in further.items()},
             )
         for row in np.flatnonzero(is_used).tolist() if self.columns.reader else ():
             self.collector.describe(self.names[self.image_of[row]], reader=self.readers[row])
 
-    def _further(self, n: int) -> dict[str, list[Any]]:
-        """Patient, split, size, view, sex and age of each radiograph, by the first of its rows that says so."""
-        further: dict[str, list[Any]] = {}
-        columns = self.columns
-        if columns.patient:
-            texts, code_of = factorize(self.cells[columns.patient])
-            further["patient"] = self._first(n, [*one_spelling(texts), None], code_of, "patient")
-        if columns.split:
-            texts, code_of = factorize(self.cells[columns.split])
-            splits = [None if is_missing(text) else split_meant(text) for text in texts]
-            for text, split in zip(texts, splits, strict=True):
-                if split is None and not is_missing(text):
-                    raise InputError(f"{self.name}: {text!r} in {columns.split} is no split: write train, val or test")
-            further["split"] = self._first(n, [*splits, None], code_of, "split")
-            if n_blank := further["split"].count(None):
-                self.collector.warnings.append(FileWarning(BLANK_SPLIT, self.name, f"{n_blank} of {n} radiographs"))
-        if columns.size:
-            pairs = list(zip(*(sides_in(self.cells[column]) for column in columns.size), strict=True))
-            known = [pair if min(pair) > 0 and pair[0] * pair[1] <= MAX_PIXELS else None for pair in pairs]
-            if self.columns.box:
-                self._lose_sizes(known)
-            further["size"] = self._first(n, known, np.arange(len(known)), "size")
-            self.sizes = {image: size for image, size in enumerate(further["size"]) if size is not None}
-        for key in ("view", "sex", "age"):
-            if column := getattr(columns, key):
-                texts, code_of = factorize(self.cells[column])
-                values = [plain_attributes({key: text}).get(key) for text in texts]
-                further[key] = self._first(n, [*values, None], code_of)
-        return further
+    def _rejected(self) -> np.ndarray:
+        """(n, K) bool, a review has rejected the category there, and no other reader says that it is absent."""
+        rejected = np.zeros((len(self.names), len(self.ids)), dtype=bool)
+        if self.labels.rejected is None:
+            return rejected
+        absent: dict[tuple[int, int], set[str]] = {}
+        concerned = np.isin(self.image_of, self.image_of[self.labels.rejected.any(axis=1)])
+        denied = (self.codes == NEGATIVE) & concerned[:, None]
+        for row, category in zip(*(axis.tolist() for axis in np.nonzero(denied)), strict=True):
+            absent.setdefault((int(self.image_of[row]), category), set()).add(self.readers[row])
+        for row, category in zip(*(axis.tolist() for axis in np.nonzero(self.labels.rejected)), strict=True):
+            image = int(self.image_of[row])
+            if image >= 0 and not absent.get((image, category), set()) - {self.readers[row]}:
+                rejected[image, category] = True
+        return rejected
 
-    def _lose_sizes(self, known: Sequence[tuple[int, int] | None]) -> None:
-        """Loses radiographs whose size is there and is none: their boxes may be of another one than the file's."""
-        is_filled = np.zeros(len(known), dtype=bool)
-        for column in self.columns.size or ():
-            texts, code_of = factorize(self.cells[column])
-            is_filled |= np.array([*(not is_missing(text) for text in texts), False])[code_of]
-        is_none = np.array([size is None for size in known], dtype=bool)
-        for row in np.flatnonzero(is_filled & is_none & (self.image_of >= 0)).tolist():
-            self.collector.lose(self.names[self.image_of[row]], self.place(row), NO_SIZE)
-
-    def _first(self, n: int, values: Sequence[Any], code_of: np.ndarray, must_agree: str = "") -> list[Any]:
-        """For each radiograph the first value of its rows. must_agree: what InputError says of two different ones."""
-        result: list[Any] = [None] * n
-        for row, (image, code) in enumerate(zip(self.image_of.tolist(), code_of.tolist(), strict=True)):
-            value = values[code]
-            if image < 0 or value is None:
-                continue
-            if result[image] is None:
-                result[image] = value
-            elif must_agree and result[image] != value:
-                raise InputError(
-                    f"{self.place(row)}: {self.names[image]} has two values of {must_agree}, {result[image]} and "
-                    f"{value}: correct the table"
-                )
-        return result
+    def _boxes_in_doubt(self, n: int) -> np.ndarray:
+        """(n, K) bool, categories of boxes that are uncertain or rejected: beside others that are not, these may be
+        no background."""
+        in_doubt = np.zeros((n, len(self.ids)), dtype=bool)
+        is_named = self.codes == UNCERTAIN
+        if self.labels.rejected is not None:
+            is_named = is_named | self.labels.rejected
+        rows = np.unique(self.row_of)
+        rows = rows[self.image_of[rows] >= 0]
+        np.logical_or.at(in_doubt, self.image_of[rows], is_named[rows])
+        return in_doubt
 
     def enter_boxes(self, reading: Reading, same_size: bool = False) -> None:
         """Enters the boxes, after a look at whether they fit; `describe` comes before.
@@ -303,7 +279,7 @@ class TableRows:
         name, place, codes = self.names[self.image_of[row]], self.place(row), self.codes[row]
         positive = np.flatnonzero(codes == POSITIVE).tolist()
         if n_boxes > 1 and len(positive) > 1 and not self.columns.is_wide:
-            labels = label_list(str(self.cells[self.columns.labels[0]].iat[row]))
+            labels = label_list(str(self.cells[self.columns.labels[0]].iat[row]), place)
             if len(labels) != n_boxes:
                 if position == 0:
                     self.collector.lose(name, place, LISTS_DIFFER, f"{len(labels)} labels, {n_boxes} boxes")
@@ -316,7 +292,10 @@ class TableRows:
             return
         # Zeros, or VinBigData's [0, 0, 1, 1], stand for no box.
         is_none = not np.isfinite(numbers).all() or tuple(numbers) == NO_FINDING_BOX or len(set(numbers.tolist())) == 1
-        if self.labels.normal[row]:
+        if self.states[row] == REJECTED or (self.states[row] == PENDING and not (codes == UNCERTAIN).any()):
+            if not is_none:
+                self.collector.leave_out(place, BOX_REJECTED, action="box ignored")
+        elif self.labels.normal[row]:
             if not is_none:
                 self.collector.leave_out(place, BOX_OF_NORMAL, action="box ignored")
         elif (codes == UNCERTAIN).any():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xray.datasets.sources.table_answers import is_unsaid
-from xray.datasets.sources.table_columns import LABELS
+from xray.datasets.sources.table_names import LABELS
 from xray.datasets.sources.tables import factorize, spellings
 from xray.errors import InputError, spelled
 from xray.findings import NO_FINDING_BOX, NO_FINDING_NAME

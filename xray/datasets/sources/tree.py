@@ -8,7 +8,7 @@ from typing import Literal
 from xray.datasets.source import Source, data_root, relative_name
 from xray.datasets.sources.coco_annotations import Crowds, Unplaced
 from xray.datasets.sources.edges import refuse_boxes_beyond
-from xray.datasets.sources.normal_names import NormalNames
+from xray.datasets.sources.normal_names import NormalNames, said_of_doubt
 from xray.datasets.sources.patients import name_patients
 from xray.datasets.sources.trees.coco import find_coco, read_coco_tree
 from xray.datasets.sources.trees.cvat import find_cvat, read_cvat_tree
@@ -77,6 +77,7 @@ def read_tree(
         source = read_labelstudio_tree(root, found, names)
     # YOLO has shares, and no sizes but those of the table beside it.
     source.sizes_of_files = name != "yolo"
+    source.warnings += said_of_doubt((category["name"] for category in source.categories), kept, root.name)
     refuse_boxes_beyond(source, str(root), same_size)
     if patients is not None:
         source.images, content = name_patients(source.images, Path(patients), source.dropped)

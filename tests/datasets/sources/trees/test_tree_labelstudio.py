@@ -1,5 +1,6 @@
 """Label Studio: regions in percent, its brush, choices, readers, and what it calls pictures."""
 
+import itertools
 import json
 import math
 
@@ -124,6 +125,77 @@ def test_a_run_of_different_values():
     bits += "0" * (-len(bits) % 8)
     rle = [int(bits[start : start + 8], 2) for start in range(0, len(bits), 8)]
     assert decode_brush(rle, 4, 1).tolist() == [[1, 0, 1, 0]]
+
+
+class BitWriter:
+    """Numbers of some bits, one behind the other, the highest bit first."""
+
+    def __init__(self):
+        self.number, self.n_bits = 0, 0
+
+    def write(self, number, n_bits):
+        assert 0 <= number < 1 << n_bits
+        self.number, self.n_bits = self.number << n_bits | number, self.n_bits + n_bits
+
+    def bytes(self):
+        spare = -self.n_bits % 8
+        return list((self.number << spare).to_bytes((self.n_bits + spare) // 8, "big"))
+
+
+def rle_pack(rgba, lengths=(3, 4, 8, 16)):
+    """(H, W, 4) uint8 → run lengths as thi.ng/rle-pack describes them, which Label Studio writes.
+
+    Values of which none repeats its neighbour stand in one literal run together, others in runs of one value; both are
+    cut at the longest length that the largest size holds.
+    """
+    values, out = rgba.ravel().tolist(), BitWriter()
+    for number, n_bits in ((len(values), 32), (7, 5), *((length - 1, 4) for length in lengths)):
+        out.write(number, n_bits)
+
+    def head(is_run, count):
+        size = min(number for number, length in enumerate(lengths) if count - 1 < 1 << length)
+        for number, n_bits in ((is_run, 1), (size, 2), (count - 1, lengths[size])):
+            out.write(number, n_bits)
+
+    longest = 1 << lengths[-1]
+    runs = [(value, len(list(group))) for value, group in itertools.groupby(values)]
+    for is_single, group in itertools.groupby(runs, key=lambda run: run[1] == 1):
+        if is_single:
+            literals = [value for value, _ in group]
+            for start in range(0, len(literals), longest):
+                part = literals[start : start + longest]
+                head(0, len(part))
+                for value in part:
+                    out.write(value, 8)
+            continue
+        for value, count in group:
+            for start in range(0, count, longest):
+                head(1, min(longest, count - start))
+                out.write(value, 8)
+    return out.bytes()
+
+
+def test_a_brush_in_colour(root):
+    # As a page paints it: colours differ from opacity, edges are half transparent, the rest is nothing at all.
+    rgba = np.zeros((40, 60, 4), dtype=np.uint8)
+    rgba[4:30, 7:50] = (255, 64, 3, 255)
+    rgba[4:30, 7] = (255, 64, 3, 100)
+    rgba[10:12, 20:25] = (12, 0, 200, 0)
+    box, rle = one(root, region("brush", {"format": "rle", "rle": rle_pack(rgba)}))
+    assert box.tolist() == [7, 4, 50, 30]
+    assert (decode_mask(rle) == (rgba[..., 3] > 0)).all()
+
+
+def test_runs_that_are_longer_than_any_size_holds():
+    rgba = np.zeros((300, 400, 4), dtype=np.uint8)
+    rgba[20:290] = 255
+    assert (decode_brush(rle_pack(rgba), 400, 300) == (rgba[..., 3] > 0)).all()
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**30), st.sampled_from([(3, 4, 8, 16), (1, 2, 3, 4)]))
+def test_brushes_of_any_colours(width, height, seed, lengths):
+    rgba = np.random.default_rng(seed).choice([0, 0, 9, 255], (height, width, 4)).astype(np.uint8)
+    assert (decode_brush(rle_pack(rgba, lengths), width, height) == (rgba[..., 3] > 0)).all()
 
 
 @pytest.mark.parametrize("rle", ["abc", [300], [], [0, 0, 0, 16], None, [255] * 40])

@@ -15,6 +15,7 @@ from xray.datasets.source import TRAIN, Source, relative_name
 from xray.datasets.sources.coco_images import MALFORMED
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.normal_names import NormalNames
+from xray.datasets.sources.object_review import IGNORED, REVIEWED, withheld_by
 from xray.datasets.sources.splits import split_named, split_of_folder
 from xray.datasets.sources.trees.parts import NOT_IN_TREE, read_xml, root_tag
 from xray.datasets.sources.trees.shapes import Corners, Polygon, around, coordinate, ellipse, turned_rectangle
@@ -27,6 +28,7 @@ from xray.structures.masks import encode_pixels
 from xray.structures.values import shown, whole_number
 
 NO_AREA = "lines, points and skeletons, which have no area: their label is known to be there, not where"
+OTHER_SHAPE = "shape of a kind that is not known"
 _WITHOUT_AREA = ("polyline", "points", "skeleton", "cuboid")
 _SHAPES = ("box", "polygon", "mask", "ellipse")
 
@@ -85,12 +87,21 @@ def _read_image(collector: Collector, name: str, image: Element, place: str, who
         width = height = None
     size = (width, height) if width and height and 0 < width * height <= MAX_PIXELS else None
     collector.describe(name, split=split, size=size)
-    tags = [each.get("label", "").strip() for each in image.iterfind("tag")]
+    tags = [each.get("label", "").strip() for each in image.iterfind("tag") if not _withheld(each)]
+    for each in image.iterfind("tag"):
+        if why := _withheld(each):
+            collector.leave_out(f"{place} tag", REVIEWED, why, "label ignored")
     n_shapes = 0
     marked: list[str] = []
+    for each in image:
+        if each.tag not in (*_SHAPES, *_WITHOUT_AREA, "tag") and each.get("label") is not None:
+            collector.lose(name, f"{place} {each.tag}", OTHER_SHAPE, shown(each.get("label")))
     for number, each in enumerate(each for each in image if each.tag in (*_SHAPES, *_WITHOUT_AREA)):
         where = f"{place} {each.tag} {number}"
         label = each.get("label", "").strip()
+        if why := _withheld(each):
+            collector.leave_out(where, REVIEWED, why, IGNORED)
+            continue
         if whole.is_normal(label):
             marked.append(label)
             continue
@@ -111,6 +122,12 @@ def _read_image(collector: Collector, name: str, image: Element, place: str, who
             continue
         collector.box(name, category, corners, where, mask=mask)
     whole.add(name, tags, n_shapes, place, marked)
+    whole.withhold(name, [each.get("label", "").strip() for each in image if _withheld(each)])
+
+
+def _withheld(each: Element) -> str:
+    """The attribute by which a shape or tag does not count; empty where it does."""
+    return withheld_by({part.get("name", ""): (part.text or "").strip() for part in each.iterfind("attribute")})
 
 
 def _shape(each: Element, size: tuple[int, int] | None) -> tuple[Sequence[float], object]:

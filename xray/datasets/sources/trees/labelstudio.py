@@ -4,7 +4,7 @@ Regions are in percent of the picture's sides; rectangles are turned clockwise a
 about their centre. Each annotation of a task is a reader's. Choices are labels of the whole picture.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from xray.datasets.source import Source
 from xray.datasets.sources.coco_images import MALFORMED
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.normal_names import NormalNames
+from xray.datasets.sources.table_answers import is_question, is_unsaid, is_unsure
 from xray.datasets.sources.trees.labelstudio_tasks import (
     TAXONOMY,
     TEXTS,
@@ -37,8 +38,9 @@ NOTHING_ELSE = "results that are not read, and nothing else is said of the pictu
 SEVERAL_PICTURES = "task whose annotations are of several pictures"
 TWO_TASKS = "picture of two tasks"
 
-_YES, _NO = ("yes", "present", "true", "positive"), ("no", "absent", "false")
-_UNSURE = ("unsure", "uncertain", "unknown", "cannot tell", "don't know")
+_YES, _NO = ("yes", "present", "true", "positive"), ("no", "absent", "false", "not present")
+_NEGATIVE = "negative"
+"""A no beside a yes; alone it says that nothing was found."""
 _REGIONS = ("rectangle", "rectanglelabels", "polygon", "polygonlabels", "brush", "brushlabels", "ellipse",
             "ellipselabels")  # fmt: skip
 """Types of results that have a shape with an area."""
@@ -67,19 +69,22 @@ def read_labelstudio_tree(root: Path, files: Sequence[Path], normal: NormalNames
                 tasks[key if key not in tasks else task.place] = task
     regions = [result for task in tasks.values() for each in task.readings for result in each.results]
     with_boxes = {label for result in regions if _is_region(result) for label in Region.labels_of(result)}
-    names = {label for result in regions for label in _category_names(result)} | with_boxes
+    answers = _answer_fields(regions)
+    names = {label for result in regions for label in _category_names(result, answers)} | with_boxes
     whole = WholeLabels(collector, sorted(names), normal)
     for name in sorted(names):
         if not whole.is_normal(name):
             collector.category(name)
     seen: dict[str, str] = {}
     for task in tasks.values():
-        _read_task(collector, task, whole, seen)
+        _read_task(collector, task, whole, seen, answers)
     whole.finish()
     return collector.source(NOT_IN_TREE)
 
 
-def _read_task(collector: Collector, task: Task, whole: WholeLabels, seen: dict[str, str]) -> None:
+def _read_task(
+    collector: Collector, task: Task, whole: WholeLabels, seen: dict[str, str], answers: Collection[str]
+) -> None:
     name = picture_of(collector, task)
     if name is None:
         return
@@ -104,7 +109,7 @@ def _read_task(collector: Collector, task: Task, whole: WholeLabels, seen: dict[
         reader = reading.reader if len(readings) > 1 else ""
         if reader:
             collector.describe(name, reader=reader)
-        _read_results(collector, name, task.place, reading.results, reader, whole)
+        _read_results(collector, name, task.place, reading.results, reader, whole, answers)
 
 
 def _chosen(collector: Collector, task: Task) -> list[Reading]:
@@ -122,7 +127,13 @@ def _chosen(collector: Collector, task: Task) -> list[Reading]:
 
 
 def _read_results(
-    collector: Collector, name: str, place: str, results: list[dict[str, Any]], reader: str, whole: WholeLabels
+    collector: Collector,
+    name: str,
+    place: str,
+    results: list[dict[str, Any]],
+    reader: str,
+    whole: WholeLabels,
+    answers: Collection[str],
 ) -> None:
     labels_of: dict[str, list[str]] = {}
     for result in results:
@@ -152,9 +163,10 @@ def _read_results(
                 field = str(result.get("from_name", ""))
                 if choice.casefold() in _YES:
                     tags.append(field)
-                elif choice.casefold() in _UNSURE:
-                    unsure.append(field)
-                elif choice.casefold() not in _NO:
+                elif _is_doubt(choice):
+                    # Where the field names the finding by its choices, any may be meant.
+                    unsure += [field] if field in answers or field in collector.categories else collector.categories
+                elif not _is_no(choice, field, answers):
                     tags.append(choice)
         elif result.get("type") in _REGIONS:
             collector.lose(name, where, MALFORMED, f"{result['type']}: {shown(result.get('value'))}")
@@ -220,7 +232,28 @@ def _choices(result: dict[str, Any]) -> list[str]:
     return [str(choice).strip() for choice in result["value"]["choices"] if str(choice).strip()]
 
 
-def _category_names(result: dict[str, Any]) -> Iterable[str]:
+def _answer_fields(results: Iterable[dict[str, Any]]) -> set[str]:
+    """The fields of choices that are called after a finding, and say yes or no."""
+    return {
+        str(result.get("from_name", ""))
+        for result in results
+        if _is_choice(result) and any(choice.casefold() in (*_YES, *_NO) for choice in _choices(result))
+    }
+
+
+def _is_no(choice: str, field: str, answers: Collection[str]) -> bool:
+    return choice.casefold() in _NO or (choice.casefold() == _NEGATIVE and field in answers)
+
+
+def _is_doubt(choice: str) -> bool:
+    """Whether a choice says that somebody is in doubt, or that nobody has said anything."""
+    return is_unsure(choice) or is_unsaid(choice) or is_question(choice)
+
+
+def _category_names(result: dict[str, Any], answers: Collection[str]) -> Iterable[str]:
     for choice in _choices(result) if _is_choice(result) else ():
-        is_answer = choice.casefold() in (*_YES, *_NO, *_UNSURE)
-        yield str(result.get("from_name", "")) if is_answer else choice
+        field = str(result.get("from_name", ""))
+        if choice.casefold() in _YES or _is_no(choice, field, answers):
+            yield field
+        elif not _is_doubt(choice):
+            yield choice

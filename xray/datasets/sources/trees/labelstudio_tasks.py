@@ -18,6 +18,7 @@ from xray.radiographs.names import is_inside
 from xray.radiographs.radiograph import SUFFIXES
 
 CANCELLED = "annotation that was skipped or cancelled"
+REJECTED = "annotation that a review has rejected"
 TEXTS = "texts of JSON_MIN, which may be choices, not read: export JSON"
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")
 TAXONOMY = "taxonomy"
@@ -95,6 +96,9 @@ def read_tasks(collector: Collector, file: Path, readers: dict[str, str]) -> Ite
             if each.get("was_cancelled") or each.get("skipped"):
                 collector.leave_out(at, CANCELLED)
                 continue
+            if _is_rejected(each):
+                collector.leave_out(at, REJECTED)
+                continue
             results = [result for result in each["result"] if isinstance(result, dict)]
             order = str(each.get("updated_at") or each.get("created_at") or "")
             readings.append(
@@ -123,6 +127,13 @@ def _short_task(collector: Collector, task: dict[str, Any], place: str, readers:
     reading = Reading(_reader(task.get("annotator"), readers), results, str(task.get("updated_at") or ""))
     split = split_of(str(task.get("split") or "")) or TRAIN
     return Task(place, references, split, [reading])
+
+
+def _is_rejected(annotation: dict[str, Any]) -> bool:
+    """Whether the last of an annotation's reviews rejects it, as Label Studio Enterprise exports them."""
+    reviews = annotation.get("reviews")
+    accepted = [each.get("accepted") for each in reviews if isinstance(each, dict)] if isinstance(reviews, list) else []
+    return bool(accepted) and accepted[-1] is False
 
 
 def _reader(value: Any, readers: dict[str, str]) -> str:

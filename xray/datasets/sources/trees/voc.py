@@ -17,6 +17,7 @@ from xray.datasets import source as reasons
 from xray.datasets.source import TEST, TRAIN, VAL, Source, relative_name
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.normal_names import NormalNames
+from xray.datasets.sources.object_review import IGNORED, REVIEWED, withheld_by
 from xray.datasets.sources.splits import split_of_folder
 from xray.datasets.sources.trees.parts import (
     NOT_IN_TREE,
@@ -37,6 +38,7 @@ from xray.datasets.sources.trees.voc_objects import (
     is_marked,
     offsets_of,
     polygon_of,
+    said_of,
     size_in,
     text_of,
 )
@@ -209,13 +211,17 @@ def _read_tree(
     collector.describe(name, split=split, **({"size": size} | known.facts(of_file) if known.size else {"size": size}))
     offsets = offsets_of(tree, corners)
     doubtful = []
-    objects = list(tree.iterfind("object"))
+    everything = list(tree.iterfind("object"))
+    objects = [each for each in everything if not withheld_by(said_of(each))]
     marked = [text_of(each, "name") for each in objects if whole.is_normal(text_of(each, "name"))]
     whole.add(name, (), len(objects) - len(marked), place, marked)
-    for number, each in enumerate(objects):
+    for number, each in enumerate(everything):
+        where = f"{place} object {number}"
+        if why := withheld_by(said_of(each)):
+            collector.leave_out(where, REVIEWED, why, IGNORED)
+            continue
         if whole.is_normal(text_of(each, "name")):
             continue
-        where = f"{place} object {number}"
         category = collector.categories.get(text_of(each, "name"))
         if category is None:
             collector.lose(name, where, reasons.UNKNOWN_CLASS, "an object without a name")
@@ -244,3 +250,4 @@ def _read_tree(
     if doubtful:
         # Beside other boxes of their category, too.
         collector.describe(name, unlocated=doubtful, elsewhere=doubtful)
+    whole.withhold(name, [text_of(each, "name") for each in everything if withheld_by(said_of(each))])

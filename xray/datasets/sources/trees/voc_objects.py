@@ -88,6 +88,13 @@ def degrees_of(each: Element) -> float:
     return 0.0
 
 
+def said_of(each: Element) -> dict[str, str]:
+    """Name → text of an object's attributes, as CVAT writes them, and of what stands in it by itself: <deleted>."""
+    said = {part.tag: (part.text or "").strip() for part in each if part.tag != "name" and not len(part)}
+    attributes = each.iterfind("attributes/attribute")
+    return said | {text_of(part, "name"): text_of(part, "value") for part in attributes}
+
+
 def polygon_of(each: Element) -> list[float] | None:
     """x1, y1, x2, … of <polygon>, as supervision and Roboflow write it; None where there is none of three points."""
     values: list[float] = []

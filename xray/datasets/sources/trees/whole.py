@@ -65,6 +65,18 @@ class WholeLabels:
         # What is located after all is taken out of these when the dataset is written.
         self._collector.describe(name, labels=numbers, unlocated=numbers)
 
+    def withhold(self, name: str, labels: Iterable[str]) -> None:
+        """Enters labels of objects that a review has rejected, or not confirmed: what they name is unknown there, also
+        beside other boxes of it. Of one that means that nothing was found all is."""
+        labels = list(labels)
+        known = self._collector.categories
+        numbers = sorted({known[label] for label in labels if label in known})
+        if any(map(self.is_normal, labels)):
+            numbers = sorted(known.values())
+        if numbers:
+            self._collector.describe(name, unknown=numbers, elsewhere=numbers)
+            self._said.discard(name)
+
     def finish(self) -> None:
         """To be called when all is entered. Raises InputError where boxes of such a label are regions after all, and
         where the tree has no other label."""
