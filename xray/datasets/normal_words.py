@@ -5,8 +5,8 @@ import re
 _NORMAL = re.compile(
     r"(normal|healthy)(chest)?(xrays?|cxrs?|radiographs?|images?|scans?|study|studies|cases?|patients?|subjects?)?"
     r"|normals|negative|clear|unremarkable|nad|withinnormallimits|(healthy|normal)?controls?"
-    r"|(no(findings?|abnormality|abnormalities|disease|lesions?|pathology)|nothing)"
-    r"(detected|found|identified|present|seen)?"
+    r"|no(findings?|abnormality|abnormalities|disease|lesions?|pathology)(detected|found|identified|present|seen)?"
+    r"|nothing(detected|found|identified|present|seen)"
 )
 """How they are called, without case, blanks and punctuation. A normal lung may be a place in a picture, and who has no
 pneumonia may have something else."""
