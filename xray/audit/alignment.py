@@ -82,7 +82,7 @@ def laid_upon(first: Both, second: Both, least: tuple[float, float] = LEAST_FITS
             if fits[level] < least[level]:
                 return Fit(*fits)
     ours, theirs = (_band(picture, DETAIL) for picture in pictures)
-    return Fit(*fits, max(0.0, _correlation(ours, theirs, warp)))
+    return Fit(fits[0], fits[1], max(0.0, _correlation(ours, theirs, warp)))
 
 
 def _band(picture: np.ndarray, widths: tuple[float, float, float]) -> np.ndarray:
