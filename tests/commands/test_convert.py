@@ -62,6 +62,19 @@ def test_a_conversion_and_its_summary(tmp_path):
     assert len(open_store(tmp_path / "data")) == 6
 
 
+def test_what_is_not_known_is_counted(tmp_path, capsys):
+    raw = write_raw(tmp_path / "raw", 6)
+    coco = json.loads((raw / "annotations.json").read_text())
+    for image in coco["images"][1:3]:
+        image["unknown"] = [1]
+    (raw / "annotations.json").write_text(json.dumps(coco))
+    main(Coco(raw, tmp_path / "data", image_size=32, n_folds=2, n_workers=1))
+    said = capsys.readouterr().out
+    assert "not known, so that neither training nor metrics count it: nodule in 2 of 6 radiographs" in said
+    counts = json.loads((tmp_path / "data" / "conversion.json").read_text())["counts"]
+    assert counts["unknown_per_label"] == {"nodule": 2}
+
+
 def test_a_picture_that_contradicts_itself_is_counted_once(tmp_path, capsys):
     raw = write_raw(tmp_path / "raw", 6)
     coco = json.loads((raw / "annotations.json").read_text())

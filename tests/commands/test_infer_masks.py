@@ -76,6 +76,15 @@ def test_the_regions_of_masks_are_called_so(tmp_path):
     )
 
 
+def test_the_rows_of_classifiers_are_called_labels(tmp_path):
+    from xray.outputs.results import what_was_written
+
+    some = what_was_written(tmp_path, 12, (36, 30), (0.3, None), False, False, is_of_labels=True)
+    assert some.startswith("12 radiographs, 36 labels of whole radiographs, 30 of them with a score of 0.3 or more: ")
+    none = what_was_written(tmp_path, 12, (0, 0), (0.3, None), False, False, is_of_labels=True)
+    assert "12 radiographs, no labels of whole radiographs: " in none
+
+
 def test_no_radiograph_is_positive_under_a_minimal_area_that_none_reaches(run_infer, segmentation_run):
     assert masks_of(run_infer(segmentation_run, triplet=(0.5, 0.9, 0.5))) == {}
 

@@ -1,5 +1,6 @@
 """What a dataset does not say counts in no number of an evaluation: labels, boxes and masks by hand, and by subsets."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -209,3 +210,40 @@ def test_no_mask_that_is_known_has_no_number():
     assert segmentation_metrics(sums, sums, sums, counted=np.array([[True], [False]]))["dice"] == 1
     with pytest.raises(ValueError, match="known"):
         segmentation_metrics(sums, sums, sums, counted=np.zeros((2, 1), bool))
+
+
+def test_categories_without_a_prediction_are_said(store):
+    result = evaluate(store, predicted(("i0", 1, A, 0.8), ("i6", 15, UNIT, 0.9)))
+    assert (result.not_predicted, result.metrics["not_predicted"]) == (("Effusion",), ["Effusion"])
+    assert result.metrics["ap40"]["Effusion"] == 0
+    assert (
+        "no prediction is of Effusion: it counts as found nowhere, and in the means; if the model does not know it, "
+        "score what it knows with --categories Mass"
+    ) in warnings_of(result, store)
+    # Found are both, or nothing at all, which is said in another way.
+    assert "not_predicted" not in evaluate(store, FOUND).metrics
+    nothing = evaluate(store, predicted(("i6", 15, UNIT, 0.9)))
+    assert nothing.not_predicted == ("Mass", "Effusion")
+    assert not any("no prediction is of" in line for line in warnings_of(nothing, store))
+    # What no radiograph shows is in no mean.
+    healthy = dataclasses.replace(store, boxes=store.boxes.select(np.flatnonzero(store.boxes.labels == 1)))
+    assert evaluate(healthy, predicted(("i0", 1, A, 0.8))).not_predicted == ()
+
+
+def test_labels_that_are_not_scored_are_named(tmp_path, write_table_store):
+    images = [(f"i{row}", "train", 0, f"p{row}") for row in range(4)]
+    names = [{"id": n, "name": name} for n, name in enumerate(("Mass", "Edema", "Hernia", "Device"), 1)]
+    folder = write_table_store(tmp_path / "d", images, [(0, 1, A)], names)
+    everywhere = {
+        row: {"labels": [2, *([1] if row == 0 else [])], "unlocated": [2], "unknown": [4]} for row in range(4)
+    }
+    store = edited(folder, everywhere)
+    result = evaluate(store, predicted(("i0", 1, A, 0.8), ("i1", 2, A, 0.8), ("i1", 3, A, 0.8), ("i1", 4, A, 0.8)))
+    metrics = result.metrics
+    assert list(metrics["auroc"]) == ["Mass"]
+    assert (metrics["only_positive"], metrics["only_negative"]) == (["Edema"], ["Hernia"])
+    assert metrics["never_known"] == ["Device"]
+    lines = warnings_of(result, store)
+    assert "no label is scored that none of the radiographs shows, as far as it is known: Hernia" in lines
+    assert "no label is scored that all of the radiographs show, as far as it is known: Edema" in lines
+    assert "no label is scored that is not known of any radiograph: Device" in lines

@@ -158,7 +158,7 @@ def test_a_detector_trains_and_validates(data, train_tiny, tmp_path):
 
 
 @pytest.mark.parametrize("target", ["findings", "abnormal"])
-def test_a_classifier_counts_what_is_known(data, target):
+def test_a_classifier_counts_what_is_known(data, target, capsys):
     store = open_store(data)
     config = config_of(ClassificationConfig, data, network="resnet10t", target=target, balance=True, fold=0)
     task = ClassificationTask(config, store)
@@ -175,6 +175,24 @@ def test_a_classifier_counts_what_is_known(data, target):
         positives = shown.sum(axis=0)
         expected = np.where(positives > 0, (known.sum(axis=0) - positives) / np.maximum(positives, 1), 1)
         assert weights == pytest.approx(expected.clip(0.01, 100).tolist())
+        said = capsys.readouterr().out
+        names, n_rows = [*store.categories.values()], len(task.train_rows) + len(task.val_rows)
+        assert f"neither learned nor measured: {names[1]} in 1 of {n_rows} radiographs\n" in said
+        assert "nothing is known" not in said
+
+
+def test_a_label_that_is_never_known_in_training_is_named(side_store, tmp_path, capsys):
+    store = open_store(side_store)
+    trained = np.flatnonzero(store.folds == 1).tolist()
+    data = copy_of(side_store, tmp_path / "data", {row: {"unknown": [3]} for row in trained})
+    content = json.loads((data / "annotations.json").read_text())
+    content["annotations"] = [one for one in content["annotations"] if one["category_id"] != 3]
+    (data / "annotations.json").write_text(json.dumps(content))
+    ClassificationTask(config_of(ClassificationConfig, data, network="resnet10t", fold=0), open_store(data))
+    name = store.categories[3]
+    said = capsys.readouterr().out
+    assert f"{name} in {len(trained)} of {(store.folds >= 0).sum()} radiographs" in said
+    assert f"of {name} nothing is known in training: what the model says of it means nothing" in said
 
 
 def as_validation(folder, target, rows):

@@ -12,11 +12,13 @@ import cv2
 import numpy as np
 
 from xray.audit.named import EMPTY, INVERTED, LATERAL, TURNED, UNLIKE, Named
-from xray.audit.pictures import SIDE, Pictures, standardized
+from xray.audit.pictures import SIDE, Pictures, blocks, standardized
 from xray.datasets.store import Store
 
 GRID = 32
 """Side of the pictures that are compared, in pixels."""
+BLOCK = 32
+"""Radiographs that the typical picture is slid over at once: 10 MB of windows, which processors' caches hold."""
 SCALES = (20, 24, 28)
 """Sides to which the typical picture is brought before it is slid over a radiograph; 2 pixels of each edge are off."""
 MARGIN = 0.05
@@ -85,16 +87,18 @@ def look(store: Store, pictures: Pictures, progress: Callable[[int], None] = lam
         ranks, bands = (np.stack([one(small) for small in pictures.small[rows]]) for one in (ranked, banded))
         models = [np.median(standardized(part), axis=0).astype(np.float32) for part in (ranks, bands)]
         fits = np.zeros((len(rows), 4, 2))
-        for number, pair in enumerate(zip(ranks, bands, strict=True)):
-            fits[number] = fit(pair, models)
-            progress(done := done + 1)
+        for block in blocks(len(rows), BLOCK):
+            fits[block] = fit((ranks[block], bands[block]), models)
+            progress(done := done + len(ranks[block]))
         turns[rows], inverted[rows], margins = _posture(fits)
         for row, margin, best in zip(rows.tolist(), margins.tolist(), fits.max(axis=(1, 2)).tolist(), strict=True):
             named += _misplaced(row, int(turns[row]), bool(inverted[row]), margin, best)
         if not is_lateral[rows[0]]:
             warnings += _about_typical(models)
-        upright = np.stack([corrected(pictures.small[row], turns[row], inverted[row]) for row in rows.tolist()])
-        distances = _distances(upright, store.folds[rows])
+        for place in np.flatnonzero((turns[rows] != 0) | inverted[rows]).tolist():
+            upright = corrected(pictures.small[rows[place]], turns[rows[place]], inverted[rows[place]])
+            ranks[place], bands[place] = ranked(upright), banded(upright)
+        distances = _distances((ranks, bands), store.folds[rows])
         is_far = distances > max(FAR, WIDE * float(np.quantile(distances, 0.9)))
         odd += zip(rows[is_far].tolist(), distances[is_far].tolist(), strict=True)
     named += [Named(row, UNLIKE, away, f"{away:.1f} standard deviations from the others") for row, away in odd]
@@ -134,22 +138,36 @@ def _reduced(small: np.ndarray) -> np.ndarray:
 
 
 def fit(parts: Sequence[np.ndarray], models: Sequence[np.ndarray]) -> np.ndarray:
-    """How well models fit a radiograph by quarter turns that set it upright, and by polarity: as it is, inverted.
+    """How well models fit radiographs by quarter turns that set these upright, and by polarity: as it is, inverted.
 
-    parts, models: ranks and bands, (GRID, GRID) float32 each. The model is slid over the radiograph at several scales;
-    the highest correlation counts. Returns (4, 2) float64, the mean of the parts.
+    parts: ranks and bands of N radiographs, (N, GRID, GRID) float32 each. models: of the typical one, (GRID, GRID).
+    The model is slid over the radiograph at several scales; the highest correlation counts. Returns (N, 4, 2) float64,
+    the mean of the parts.
     """
-    fits = np.zeros((len(parts), 4, 2))
-    for kind, (part, model) in enumerate(zip(parts, models, strict=True)):
-        for turn in range(4):
-            turned = np.ascontiguousarray(np.rot90(part, turn))
-            for side in SCALES:
-                reduced = cv2.resize(model, (side, side), interpolation=cv2.INTER_AREA)[2:-2, 2:-2]
-                found = cv2.matchTemplate(turned, np.ascontiguousarray(reduced), cv2.TM_CCOEFF_NORMED)
-                found = np.nan_to_num(found, posinf=0, neginf=0)
-                best = np.array([found.max(), -found.min()])
-                fits[kind, turn] = np.maximum(fits[kind, turn], best)
+    fits = np.zeros((len(parts), len(parts[0]), 4, 2))
+    for of_kind, pictures, model in zip(fits, parts, models, strict=True):
+        for side in SCALES:
+            reduced = cv2.resize(model, (side, side), interpolation=cv2.INTER_AREA)[2:-2, 2:-2]
+            # To slide it over a turned radiograph is to slide it, turned back, over the radiograph.
+            turned = standardized(np.stack([np.rot90(reduced, -turn) for turn in range(4)])).reshape(4, -1)
+            for block in blocks(len(pictures), BLOCK):
+                found = _slid(pictures[block], turned, len(reduced))
+                best = np.stack([found.max(axis=1), -found.min(axis=1)], axis=-1)
+                np.maximum(of_kind[block], best, out=of_kind[block])
     return np.asarray(fits.mean(axis=0))
+
+
+def _slid(pictures: np.ndarray, templates: np.ndarray, side: int) -> np.ndarray:
+    """(n, H, W) pictures, (T, side²) templates of mean 0 and norm 1 → (n, places, T), their correlation at each place;
+    0 where a picture is flat."""
+    windows = np.lib.stride_tricks.sliding_window_view(pictures, (side, side), axis=(1, 2))
+    windows = windows.reshape(-1, side * side)
+    squares = np.einsum("ij,ij->i", windows, windows)
+    variances = squares - windows.sum(axis=1) ** 2 / side**2
+    is_flat = variances <= 1e-5 * squares
+    norms = np.sqrt(np.where(is_flat, 1, variances))
+    found = np.where(is_flat[:, None], 0, (windows @ templates.T) / norms[:, None])
+    return found.reshape(len(pictures), -1, len(templates))
 
 
 def _posture(fits: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -170,16 +188,17 @@ def _misplaced(row: int, turns: int, inverted: bool, margin: float, best: float)
     return named
 
 
-def _distances(upright: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """(n, H, H) uint8 and their folds → (n,) robust standard deviations from the others of the fold.
+def _distances(parts: Sequence[np.ndarray], folds: np.ndarray) -> np.ndarray:
+    """Ranks and bands of upright radiographs, (n, GRID, GRID) float32 each, and their folds → (n,) robust standard
+    deviations from the others of the fold.
 
     Of the ranks and of the bands, the part that the first principal components do not explain; the mean of both.
     Radiographs that lie far off do not shape the components.
     """
-    total = np.zeros(len(upright))
-    for one in (ranked, banded):
-        reduced = np.stack([cv2.resize(one(small), (16, 16), interpolation=cv2.INTER_AREA) for small in upright])
-        vectors = standardized(reduced).reshape(len(upright), -1)
+    total = np.zeros(len(folds))
+    for pictures in parts:
+        reduced = np.stack([cv2.resize(one, (16, 16), interpolation=cv2.INTER_AREA) for one in pictures])
+        vectors = standardized(reduced).reshape(len(folds), -1)
         used = np.ones(len(vectors), dtype=bool)
         for _ in range(2):
             residuals = _unexplained(vectors, used)
@@ -236,7 +255,7 @@ def drawn_chest() -> np.ndarray:
 def _about_typical(models: Sequence[np.ndarray]) -> list[str]:
     """Whether most radiographs of the dataset are inverted or turned, which comparing them cannot show."""
     chest = drawn_chest()
-    fits = fit(models, [ranked(chest), banded(chest)])[None]
+    fits = fit([model[None] for model in models], [ranked(chest), banded(chest)])
     turns, inverted, _ = _posture(fits)
     what = [*(["inverted"] if inverted[0] else []), *([f"turned by {90 * turns[0]}° clockwise"] if turns[0] else [])]
     return [f"the typical radiograph of this dataset looks {' and '.join(what)}"] if what else []

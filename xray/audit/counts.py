@@ -62,15 +62,21 @@ def count(store: Store) -> Counts:
         }
     sizes = Counter((record.get("width"), record.get("height")) for record in store.records)
     headers = {
-        name: dict(sorted(Counter(str(record.get(name) or NOT_KNOWN) for record in store.records).items(), key=_often))
+        name: dict(sorted(Counter(values).items(), key=_often))
         for name in HEADERS
-        if any(record.get(name) for record in store.records)
+        # A newborn's age is 0, which is known.
+        for values in [[_value(record.get(name)) for record in store.records]]
+        if any(value != NOT_KNOWN for value in values)
     }
     common = {
         NOT_KNOWN if width is None else f"{width} x {height}": n for (width, height), n in sizes.most_common(MOST_SIZES)
     }
     categories, places = _categories(store)
     return Counts(groups, categories, headers, common, len(sizes), places)
+
+
+def _value(value: object) -> str:
+    return NOT_KNOWN if value is None or value == "" else str(value)
 
 
 def _often(item: tuple[str, int]) -> tuple[int, str]:

@@ -10,13 +10,13 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 
-from xray.audit.alignment import agreement, described
+from xray.audit.alignment import ANY_FIT, LEAST_FITS, Fit, described, laid_upon
 from xray.audit.appearance import corrected
 from xray.audit.copy_threshold import FEWEST_STRANGERS, MOST, fit_few, fit_threshold
 from xray.audit.disguises import disguises
@@ -26,6 +26,11 @@ from xray.datasets.store import Store
 
 SAME_PATIENT = 0.88
 """Least agreement of copies where both are of one known patient: follow-ups of chest-open have up to 0.81."""
+SLACK = 0.5
+"""By how much less than nearly all disguised copies a pair may fit on coarse grids: of copies of chest-open that are
+tilted by 3 degrees, among others, 4 in 1,000 are given up for it, of phantoms none, and of pairs of strangers 70 to
+99 %, which are most of the time."""
+N_VARIANTS = 4
 ZOOM = 0.07
 """Share of each side that is cut off before a radiograph is looked for as a part of others."""
 N_NEIGHBOURS = 3
@@ -93,26 +98,25 @@ def find_duplicates(
         row = int(rows[number])
         return corrected(pictures.fine[row], turns[row], inverted[row])
 
-    def compare(candidate: Candidate, gives_up: bool = True) -> float:
+    def compare(candidate: Candidate, least: tuple[float, float]) -> float:
         first, second, mirrored = candidate
         step = -1 if mirrored else 1
         theirs = upright[second][:, ::step], lambda: np.ascontiguousarray(fine(second)[:, ::step])
-        return agreement((upright[first], lambda: fine(first)), theirs, gives_up)
+        return laid_upon((upright[first], lambda: fine(first)), theirs, least).detail
 
     descriptions = described(upright)
-    candidates = _candidates(upright, descriptions)
-    progress(0.1)
+    candidates = _candidates(upright, descriptions, lambda share: progress(0.1 * share))
     patients = [store.records[row].get("patient") for row in rows.tolist()]
     same = [patients[a] is not None and patients[a] == patients[b] for a, b, _ in candidates]
     others = [one for one, is_same in zip(candidates, same, strict=True) if not is_same]
     copies = _copies(upright, fine, descriptions)
+    fits = [fit for found in copies.values() for fit in found]
     threshold, expected = _threshold(
-        others or candidates,
-        [score for found in copies.values() for _, score in found],
-        functools.partial(compare, gives_up=False),
+        others or candidates, [fit.detail for fit in fits], functools.partial(compare, least=ANY_FIT)
     )
     progress(0.2)
-    scores = _in_threads(compare, candidates, lambda share: progress(0.2 + 0.8 * share))
+    least = least_fits(fits) if len(others) >= FEWEST_STRANGERS else LEAST_FITS
+    scores = _in_threads(functools.partial(compare, least=least), candidates, lambda share: progress(0.2 + 0.8 * share))
     best: dict[tuple[int, int], Pair] = {}
     for (first, second, mirrored), is_same, score in zip(candidates, same, scores, strict=True):
         rows_of_pair = int(rows[first]), int(rows[second])
@@ -122,42 +126,66 @@ def find_duplicates(
             best[rows_of_pair] = Pair(*rows_of_pair, score, mirrored)
     pairs = sorted(best.values(), key=lambda pair: (-pair.score, pair.first, pair.second))
     disguised = {
-        name: (len(found), sum(near and score >= threshold for near, score in found)) for name, found in copies.items()
+        name: (len(found), sum(fit.reaches(least) and fit.detail >= threshold for fit in found))
+        for name, found in copies.items()
     }
     return Search(pairs, threshold, len(candidates), expected, disguised)
 
 
-def variants(small: np.ndarray) -> list[tuple[np.ndarray, bool]]:
+def variants(small: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
     """What a radiograph may be as a copy: (descriptions (N, GRID²), whether mirrored), plain and zoomed in."""
     cut = round(ZOOM * SIDE / 2)
     zoomed = small[:, cut : SIDE - cut, cut : SIDE - cut]
-    return [(described(part[:, :, ::step]), step < 0) for part, step in itertools.product((small, zoomed), (1, -1))]
+    return (
+        (described(part[:, :, ::step]), step < 0)
+        for part, step in itertools.product((small, zoomed), (1, -1))
+    )  # fmt: skip
 
 
 def nearest(queries: np.ndarray, descriptions: np.ndarray, own: np.ndarray, k: int) -> np.ndarray:
-    """(M, k) int64, the rows of (N, D) descriptions most like each of (M, D) queries; -1 where there are fewer.
+    """(M, k) int64, the rows of (N, D) descriptions most like each of (M, D) queries, the most alike first; -1 where
+    there are fewer.
 
-    own: (M,) int64, of each query the row that does not count, -1 for none. BLOCK x N numbers are held at a time.
+    own: (M,) int64, of each query the row that does not count. M x N numbers are held.
     """
+    likeness = queries @ descriptions.T
+    every = np.arange(len(queries))
+    likeness[every, own] = -np.inf
     found = np.full((len(queries), k), -1, dtype=np.int64)
-    for block in blocks(len(queries), BLOCK):
-        likeness = queries[block] @ descriptions.T
-        left_out = np.flatnonzero(own[block] >= 0)
-        likeness[left_out, own[block][left_out]] = -np.inf
-        n = min(k, likeness.shape[1])
-        rows = np.argpartition(-likeness, n - 1, axis=1)[:, :n]
-        rows[~np.isfinite(np.take_along_axis(likeness, rows, axis=1))] = -1
-        found[block, :n] = rows
+    # Three times the maximum takes a fiftieth of the time of a partition.
+    for place in range(min(k, len(descriptions) - 1)):
+        found[:, place] = likeness.argmax(axis=1)
+        likeness[every, found[:, place]] = -np.inf
     return found
 
 
-def _candidates(upright: np.ndarray, descriptions: np.ndarray) -> list[Candidate]:
+def _candidates(upright: np.ndarray, descriptions: np.ndarray, progress: Callable[[float], None]) -> list[Candidate]:
+    """Each radiograph with its nearest neighbours: their number grows with the radiographs, not with their square. All
+    products of descriptions are taken, but these are a small part of the time up to 100,000 radiographs."""
     candidates: set[Candidate] = set()
     own = np.arange(len(upright))
+    done = 0
     for queries, mirrored in variants(upright):
-        for query, others in enumerate(nearest(queries, descriptions, own, N_NEIGHBOURS).tolist()):
-            candidates |= {(min(query, other), max(query, other), mirrored) for other in others if other >= 0}
+        for block in blocks(len(upright), BLOCK):
+            found = nearest(queries[block], descriptions, own[block], N_NEIGHBOURS)
+            for query, others in zip(own[block].tolist(), found.tolist(), strict=True):
+                candidates |= {(min(query, other), max(query, other), mirrored) for other in others if other >= 0}
+            progress((done := done + len(found)) / (N_VARIANTS * len(upright)))
     return sorted(candidates)
+
+
+def least_fits(copies: Sequence[Fit]) -> tuple[float, float]:
+    """The correlation on the coarse and on the middle grid below which a pair is given up, from those of disguised
+    copies: what nearly all of these exceed, less SLACK, as inverse hyperbolic tangents; at least LEAST_FITS.
+
+    Radiographs of one kind, taken in one way, fit each other better on coarse grids than LEAST_FITS, and so do copies.
+    """
+    limits = []
+    for values, least in zip(([fit.coarse for fit in copies], [fit.middle for fit in copies]), LEAST_FITS, strict=True):
+        found = [value for value in values if value > 0]
+        low = np.arctanh(min(np.quantile(found, 0.02), 0.9999)) if found else 0.0
+        limits.append(max(least, float(np.tanh(low - SLACK))))
+    return limits[0], limits[1]
 
 
 def _threshold(
@@ -172,30 +200,27 @@ def _threshold(
     return fit_few(plain, mirrored, copies, len(others))
 
 
-def _copies(
-    upright: np.ndarray, fine: Callable[[int], np.ndarray], descriptions: np.ndarray
-) -> dict[str, list[tuple[bool, float]]]:
-    """Disguise → of each copy whether its original is among its nearest neighbours, and their agreement."""
-    result: dict[str, list[tuple[bool, float]]] = {}
+def _copies(upright: np.ndarray, fine: Callable[[int], np.ndarray], descriptions: np.ndarray) -> dict[str, list[Fit]]:
+    """Disguise → how each copy fits its original; not at all where neither is among the other's nearest neighbours."""
+    result: dict[str, list[Fit]] = {}
     chosen = np.array(_spread(len(upright), N_DISGUISED), dtype=np.int64)
-    originals = variants(upright[chosen])
+    originals = list(variants(upright[chosen]))
     for name, disguise in disguises(np.random.default_rng(0)).items():
         copies = [disguise(fine(number)) for number in chosen.tolist()]
         small = np.stack([cv2.resize(copy, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for copy in copies])
         described_copies = described(small)
-        near, scores = np.zeros(len(chosen), dtype=bool), np.zeros(len(chosen))
+        fits = [Fit()] * len(chosen)
         # In a dataset each of the two is looked for among the others of the other.
         for (queries, mirrored), (reverse, _) in zip(variants(small), originals, strict=True):
             is_near = _is_near(queries, descriptions[chosen], descriptions, chosen)
             is_near |= _is_near(reverse, described_copies, descriptions, chosen)
-            near |= is_near
             step = -1 if mirrored else 1
             for place in np.flatnonzero(is_near).tolist():
                 number = int(chosen[place])
                 pair = small[place][:, ::step], functools.partial(_flipped, copies[place], step)
-                score = agreement((upright[number], functools.partial(fine, number)), pair)
-                scores[place] = max(scores[place], score)
-        result[name] = list(zip(near.tolist(), scores.tolist(), strict=True))
+                fit = laid_upon((upright[number], functools.partial(fine, number)), pair)
+                fits[place] = max(fits[place], fit, key=lambda fit: fit.detail)
+        result[name] = fits
     return result
 
 

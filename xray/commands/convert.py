@@ -104,6 +104,10 @@ def show(conversion: dict[str, Any], save_path: Path) -> None:
     # Names of findings may look like Rich's markup.
     console = Console(highlight=False, markup=False)
     console.print(table)
+    if unknown := counts.get("unknown_per_label"):
+        named = ", ".join(f"{name} in {n}" for name, n in unknown.items())
+        text = f"not known, so that neither training nor metrics count it: {named} of {counts['images']} radiographs"
+        console.print(text, soft_wrap=True)
     print_account(conversion, save_path)
     if conversion["parameters"]["pixels"]:
         console.print(f"next: {following(conversion)} --data-path {save_path}", soft_wrap=True)

@@ -104,7 +104,8 @@ def say_what_was_written(
     print_warnings([warning for _, warning in written.warnings], str(out / WARNINGS))
     is_of_masks, n_read = bool(pipeline.segmenters) and not pipeline.detectors, len(order) - len(failures)
     facts = (written.n_boxes, written.shown, written.has_submission)
-    print(what_was_written(out, n_read, *facts, config.overlays, is_of_masks))
+    is_of_labels = bool(pipeline.classifiers) and not pipeline.has_places
+    print(what_was_written(out, n_read, *facts, config.overlays, is_of_masks, is_of_labels))
     if failures:
         refused = " or were refused" if inputs.gate.mode == "refuse" else ""
         print(

@@ -78,6 +78,7 @@ def describe(
     per_fold = Counter(image["fold"] for image in images if image["fold"] >= 0)
     with_boxes = {row["image_id"] for row in rows}
     with_label = Counter(label for image in images for label in image["labels"])
+    unknown = Counter(label for image in images for label in image.get("unknown", ()))
     return {
         "source": source.kind,
         "layout": source.layout,
@@ -96,6 +97,7 @@ def describe(
             "images_without_boxes": len(images) - len(with_boxes),
             "images_without_labels": sum(not image["labels"] for image in images),
             "images_per_label": {name: with_label[number] for number, name in names.items()},
+            **({"unknown_per_label": {names[k]: unknown[k] for k in names if unknown[k]}} if unknown else {}),
             "annotations": len(rows),
             "train_annotations": sum(images[row["image_id"]]["split"] == reasons.TRAIN for row in rows),
             "masks": sum("segmentation" in row for row in rows),

@@ -3,7 +3,7 @@ defined."""
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,9 @@ class Evaluation:
     unused_maps: names of categories in the probability maps of which the dataset has no truth.
     cache, mapped: where there are maps, what is counted in them, an entry for each radiograph and, fastest, category,
     and these categories, id → name.
+    not_predicted: names of categories that the scored radiographs show, and of which there is neither a row, nor a map,
+    nor a classifier's probability. They count as found nowhere: whether the model does not know them, or found none,
+    the predictions do not say.
     """
 
     alignment: Alignment
@@ -39,12 +42,14 @@ class Evaluation:
     unused_maps: tuple[str, ...] = ()
     cache: ProbabilityCache | None = None
     mapped: dict[int, str] = dataclasses.field(default_factory=dict)
+    not_predicted: tuple[str, ...] = ()
 
     @property
     def metrics(self) -> dict[str, Any]:
         """The content of metrics.json; NaN where a number is not defined."""
         parts = [part.metrics for part in (self.boxes, self.masks, self.labels) if part]
-        return {"n_images": len(self.alignment)} | {name: value for part in parts for name, value in part.items()}
+        metrics = {"n_images": len(self.alignment)} | {name: value for part in parts for name, value in part.items()}
+        return metrics | ({"not_predicted": list(self.not_predicted)} if self.not_predicted else {})
 
 
 def evaluate(
@@ -122,7 +127,18 @@ def evaluate(
         boxes = evaluate_boxes(store, alignment, baseline, n_resamples, with_coco)
     elif baseline:
         raise InputError("--baseline is the AP of mean boxes, and these predictions are no boxes: leave it out")
-    return Evaluation(alignment, boxes, masks, labels, tuple(sorted(known - set(mapped.values()))), cache, mapped)
+    not_predicted = _not_predicted(store, alignment, {*known, *(maps.labels if maps else ())})
+    unused = tuple(sorted(known - set(mapped.values())))
+    return Evaluation(alignment, boxes, masks, labels, unused, cache, mapped, not_predicted)
+
+
+def _not_predicted(store: Store, alignment: Alignment, mapped: Collection[str]) -> tuple[str, ...]:
+    predicted = set(alignment.predictions.labels.tolist())
+    shown = store.labels[alignment.rows].any(axis=0)
+    return tuple(
+        name for (label, name), is_shown in zip(store.categories.items(), shown, strict=True)
+        if is_shown and label not in predicted and name not in mapped
+    )  # fmt: skip
 
 
 def _probability(maps: ProbabilityMaps, place: np.ndarray, name: str) -> np.ndarray | None:

@@ -90,17 +90,21 @@ def evaluate_labels(alignment: Alignment, labels: list[LabelScores], n_resamples
     behind them for scores of the origin "classifier". n_resamples: of the patients, for the …_ci95 intervals, of which
     those of sensitivity and specificity stand in `operating_points`; 0 leaves them out. In each resample a mean is over
     the labels that some of the drawn have, and some have not. Radiographs of which a label is not known do not count
-    for it: `n_unknown` {name: how many}, of the labels that have some.
+    for it: `n_unknown` {name: how many}, of the labels that have some. Labels that are not scored are named in
+    `only_positive` and `only_negative`, which all or none of the radiographs show of which they are known, and
+    `never_known`.
     """
     times = draw_patients(alignment.patients, n_resamples) if n_resamples else None
     metrics: dict[str, Any] = {"n_images": len(alignment), "auroc": {}, "average_precision": {}}
     if times is not None:
         metrics |= {"auroc_ci95": {}, "average_precision_ci95": {}}
-    curves = []
+    curves: list[LabelCurve] = []
+    one_sided: list[LabelScores] = []
     drawn: dict[str, np.ndarray] = {}
     for label in labels:
         curve = operating_curve(label.scores, label.truth)
         if curve is None:
+            one_sided.append(label)
             continue
         behind = "_classifier" if label.origin == "classifier" else ""
         point = _point(label, curve)
@@ -119,6 +123,11 @@ def evaluate_labels(alignment: Alignment, labels: list[LabelScores], n_resamples
         curves.append(LabelCurve(label, curve, point))
     if not curves:
         return None
+    for side in (True, False):
+        if of_side := [label.full_name for label in one_sided if len(label.truth) and bool(label.truth[0]) == side]:
+            metrics["only_positive" if side else "only_negative"] = of_side
+    if nothing := [label.full_name for label in one_sided if not len(label.truth)]:
+        metrics["never_known"] = nothing
     # "Abnormal" is no category beside the others: it is all of them.
     names = {one.label.name for one in curves if one.label.origin != "no finding"} or set(metrics["auroc"])
     for k, name in enumerate(("auroc", "average_precision")):

@@ -1,5 +1,6 @@
 """What the reader of a report should know before its numbers."""
 
+import shlex
 from typing import TYPE_CHECKING
 
 from xray.structures.predictions import NO_FINDING_CATEGORY
@@ -7,6 +8,10 @@ from xray.structures.predictions import NO_FINDING_CATEGORY
 if TYPE_CHECKING:
     from xray.datasets.store import Store
     from xray.evaluation.evaluate import Evaluation
+
+
+FEW = 4
+"""Categories up to which a sentence spells out the flag for them."""
 
 
 def warnings_of(result: "Evaluation", store: "Store") -> list[str]:
@@ -38,6 +43,7 @@ def warnings_of(result: "Evaluation", store: "Store") -> list[str]:
             'the predictions have no "No finding" rows (those that train writes have none), so that its AP is 0: this '
             "lowers the mean over Kaggle's 15 classes (map40_kaggle), and not that over the findings (map40)"
         )
+    warnings += _not_predicted(result)
     warnings += _not_scored(result)
     if result.unused_maps:
         warnings.append(
@@ -51,6 +57,21 @@ def warnings_of(result: "Evaluation", store: "Store") -> list[str]:
     return warnings
 
 
+def _not_predicted(result: "Evaluation") -> list[str]:
+    """A sentence on the categories without a row, where others have some."""
+    labels = set(result.alignment.predictions.labels.tolist())
+    predicted = [name for label, name in result.alignment.categories.items() if label in labels]
+    if not result.not_predicted or not predicted:
+        return []
+    missing = result.not_predicted
+    flags = f" {shlex.join(predicted)}" if len(predicted) <= FEW else ""
+    return [
+        f"no prediction is of {', '.join(missing)}: {'it counts' if len(missing) == 1 else 'they count'} as found "
+        f"nowhere, and in the means; if the model does not know {'it' if len(missing) == 1 else 'them'}, score what it "
+        f"knows with --categories{flags}"
+    ]
+
+
 def _not_scored(result: "Evaluation") -> list[str]:
     """A sentence for each group of boxes, masks or labels that was left out because the dataset has no truth for it."""
     metrics, n_unlocated = result.metrics, result.alignment.n_unlocated
@@ -60,6 +81,13 @@ def _not_scored(result: "Evaluation") -> list[str]:
             f"{n_unlocated} images are left out: they have no prediction, and the dataset does not say where in them "
             "anything is"
         )
+    for name, what in (
+        ("only_negative", "no label is scored that none of the radiographs shows, as far as it is known"),
+        ("only_positive", "no label is scored that all of the radiographs show, as far as it is known"),
+        ("never_known", "no label is scored that is not known of any radiograph"),
+    ):
+        if names := metrics.get(name):
+            warnings.append(f"{what}: {', '.join(names)}")
     for name, what in (
         ("n_unlocated", "boxes are not scored where a finding may be without one"),
         ("n_unknown_masks", "masks are not scored where they are not known"),

@@ -98,10 +98,12 @@ def what_was_written(
     has_submission: bool,
     has_overlays: bool,
     is_of_masks: bool = False,
+    is_of_labels: bool = False,
 ) -> str:
     """The last lines: a number of radiographs, of boxes, and of those that are shown, and a line for each file.
 
     is_of_masks: whether each box is around a connected region of a mask, as those of segmenters alone are.
+    is_of_labels: whether each is the whole radiograph, as those of classifiers alone are.
     """
     threshold, fitted = shown
     if fitted is not None and fitted.from_probability is None:
@@ -113,6 +115,9 @@ def what_was_written(
     found, n_shown = n_boxes
     if is_of_masks:
         boxes = f"{found} region{'s' * (found != 1)} of masks, {n_shown} of them {which}" if found else "no masks"
+    elif is_of_labels:
+        labels = f"{found} label{'s' * (found != 1)} of whole radiographs"
+        boxes = f"{labels}, {n_shown} of them {which}" if found else "no labels of whole radiographs"
     else:
         boxes = f"{found} box{'es' * (found != 1)}, {n_shown} of them {which}" if found else "no boxes"
     lines = [f"{n_radiographs} radiograph{'s' * (n_radiographs != 1)}, {boxes}: {out / 'predictions.json'}"]

@@ -1,7 +1,7 @@
 """The page of an audit: what a dataset holds, and which of its radiographs and labels somebody should look at."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from xray.audit.named import (
 )
 from xray.audit.readers import ANY, Agreement
 from xray.datasets.annotation import READER_IOU
-from xray.outputs.report.audit_figures import gallery, places_figure, readers_figure
+from xray.outputs.report.audit_figures import MOST_PLACES, gallery, places_figure, readers_figure
 from xray.outputs.report.page import Page, write_page
 from xray.outputs.report.parts import Bar, Section, Tile, figure, number, percent, shown, table
 
@@ -36,6 +36,10 @@ LOOKS = (INVERTED, TURNED, EMPTY, LATERAL, UNLIKE)
 LABELS = (SIDE_SWAPPED, LABEL, CATEGORY, SPURIOUS, MISSING)
 MOST_LISTED = 40
 MOST_PAIRS = 20
+MOST_ROWS = 100
+"""Categories and readers that a table has; audit.json has all of them."""
+MOST_VALUES = 12
+"""Values of a header that are listed."""
 NUMBERS = "audit.json"
 
 
@@ -63,7 +67,7 @@ def write_audit(path: Path, audit: Audit, predictions_name: str = "") -> Page:
         _trust_section(audit),
         _groups_section(audit),
         _categories_section(audit),
-        figure("places.png", places_figure(audit)) if audit.counts.places else None,
+        _places_section(audit),
         *_readers_sections(audit.agreement),
         _headers_section(audit),
         Section("How this is found", paragraphs=_method(audit)),
@@ -156,7 +160,7 @@ def _trust_section(audit: Audit) -> Section | None:
         "know it, and none of these is named."
     )
     head = ["!reason", "!category", "#contradicted", "#of", "may be named"]
-    return Section("What the predictions contradict", hint, table=table(head, rows))
+    return Section("What the predictions contradict", hint + _cut(rows), table=table(head, rows[:MOST_ROWS]))
 
 
 def _groups_section(audit: Audit) -> Section:
@@ -182,6 +186,9 @@ def _categories_section(audit: Audit) -> Section:
     numbers = audit.counts.categories
     most = max((one["images"] for one in numbers.values()), default=0)
     has_unknown = any(one["unknown"] for one in numbers.values())
+    listed = list(numbers.items())
+    if len(listed) > MOST_ROWS:
+        listed = sorted(listed, key=lambda item: -item[1]["images"])[:MOST_ROWS]
     rows: list[tuple[str | Bar, ...]] = [
         (
             name,
@@ -196,7 +203,7 @@ def _categories_section(audit: Audit) -> Section:
             "{:.2f}, {:.2f}".format(*one["middle"]) if "middle" in one else number(math.nan),
             f"{one.get('under_8_pixels', 0):,}",
         )
-        for name, one in numbers.items()
+        for name, one in listed
     ]
     head = [
         "!category", "#radiographs", "|", *(f"#{split}" for split in splits), "#unknown" if has_unknown else None,
@@ -206,7 +213,13 @@ def _categories_section(audit: Audit) -> Section:
         f"Areas and middles as shares of the radiograph; boxes whose shorter side is under {SMALL} pixels of the "
         f"canvas of {audit.store.canvas_size} are hard to learn."
     )
-    return Section("Categories", hint, table=table(head, rows), is_printed=True)
+    return Section("Categories", hint + _cut(numbers), table=table(head, rows), is_printed=True)
+
+
+def _places_section(audit: Audit) -> Section | None:
+    n = len(audit.counts.places)
+    hint = f"The {MOST_PLACES} categories with most boxes of {n:,}." if n > MOST_PLACES else ""
+    return figure("places.png", places_figure(audit), hint_end=hint) if n else None
 
 
 def _readers_sections(agreement: Agreement | None) -> list[Section]:
@@ -226,8 +239,9 @@ def _readers_sections(agreement: Agreement | None) -> list[Section]:
     sections = [
         Section(
             "Readers",
-            "Radiographs read, boxes drawn, and the share of the radiographs in which a reader saw any finding.",
-            table=table(["!reader", "#radiographs", "#boxes", "#share", "|", "#with finding"], readers),
+            "Radiographs read, boxes drawn, and the share of the radiographs in which a reader saw any finding."
+            + _cut(readers),
+            table=table(["!reader", "#radiographs", "#boxes", "#share", "|", "#with finding"], readers[:MOST_ROWS]),
         )
     ]
     findings = [
@@ -245,7 +259,9 @@ def _readers_sections(agreement: Agreement | None) -> list[Section]:
         "Cohen's is the mean over pairs."
     )
     head = ["!category", "#Krippendorff's alpha", "#Fleiss' kappa", "#Cohen's kappa"]
-    sections.append(Section("Readers' agreement", hint, table=table(head, findings)))
+    # The last is of any finding.
+    listed = [*findings[:MOST_ROWS], *findings[MOST_ROWS:][-1:]]
+    sections.append(Section("Readers' agreement", hint + _cut(findings[:-1]), table=table(head, listed)))
     if not agreement.pairs:
         return sections
     pairs = [
@@ -276,15 +292,25 @@ def _readers_sections(agreement: Agreement | None) -> list[Section]:
 
 def _headers_section(audit: Audit) -> Section:
     counts = audit.counts
-    facts = {
-        name.capitalize(): ", ".join(f"{n:,} {value}" for value, n in values.items())
-        for name, values in counts.headers.items()
-    }
+    facts = {name.capitalize(): _most(values) for name, values in counts.headers.items()}
     sizes = ", ".join(f"{n:,} of {size}" for size, n in counts.sizes.items())
     facts["Sizes"] = f"{sizes} ({counts.n_sizes:,} different)"
     dropped = audit.store.conversion.get("dropped", {}).get("counts", {})
     facts["Left out on conversion"] = ", ".join(f"{n:,} × {reason}" for reason, n in dropped.items()) or "nothing"
     return Section("Headers and sizes", facts=facts)
+
+
+def _most(values: dict[str, int]) -> str:
+    """The most frequent values of a header, with their radiographs, and how many others there are."""
+    listed = list(values.items())
+    others = listed[MOST_VALUES:]
+    text = ", ".join(f"{n:,} {value}" for value, n in listed[:MOST_VALUES])
+    return f"{text}, {sum(n for _, n in others):,} of {len(others):,} other values" if others else text
+
+
+def _cut(rows: Sized) -> str:
+    """What a table that lists MOST_ROWS of these rows says of the others."""
+    return "" if len(rows) <= MOST_ROWS else f" {shown(MOST_ROWS, len(rows))}; all are in {NUMBERS}."
 
 
 def _method(audit: Audit) -> list[str]:

@@ -25,13 +25,19 @@ SIDE, HALF_SIDE = 420, 330
 """Of a picture, and of each half of a pair, in pixels."""
 QUALITY = 82
 TRUTH_COLOUR = "#F4F6F8"
+MOST_PLACES = 40
 MOST_SHOWN = 24
 """Readers in a matrix."""
 
 
 def places_figure(audit: Audit) -> bytes:
-    """A panel for each category with boxes: the share of its boxes that covers each place → PNG."""
+    """A panel for each category with boxes, of many the MOST_PLACES with most: the share of its boxes that covers each
+    place → PNG."""
     places = audit.counts.places
+    if len(places) > MOST_PLACES:
+        numbers = audit.counts.categories
+        chosen = sorted(places, key=lambda name: -numbers[name]["boxes"])[:MOST_PLACES]
+        places = {name: places[name] for name in chosen}
     columns = min(5, max(1, len(places)))
     rows = math.ceil(len(places) / columns)
     colours = LinearSegmentedColormap.from_list("share", ["white", BLUE, INK])

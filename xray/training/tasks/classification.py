@@ -42,6 +42,8 @@ class ClassificationTask(Task):
         # None where all are, so that training and numbers are those of a dataset that says everything.
         self.known = None if known[rows].all() else known
         self.names = [ABNORMAL] if config.target == ABNORMAL else list(store.categories.values())
+        if self.known is not None:
+            self._say_unknown(self.known, rows)
         self.architecture: dict[str, Any] = {
             "name": config.network,
             "n_outputs": len(self.names),
@@ -55,6 +57,15 @@ class ClassificationTask(Task):
             weights = balancing_weights(self.labels[rows].sum(axis=0), n_known)
         self.loss = classification_loss(config.loss, weights)
         self._batches: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def _say_unknown(self, known: np.ndarray, rows: np.ndarray) -> None:
+        """Prints of how many radiographs each label is not known, and of which nobody has said anything."""
+        n_unknown = np.count_nonzero(~known[rows], axis=0).tolist()
+        named = ", ".join(f"{name} in {n}" for name, n in zip(self.names, n_unknown, strict=True) if n)
+        print(f"labels that are not known are neither learned nor measured: {named} of {len(rows)} radiographs")
+        is_taught = known[self.train_rows].any(axis=0).tolist()
+        if nothing := [name for name, taught in zip(self.names, is_taught, strict=True) if not taught]:
+            print(f"of {', '.join(nothing)} nothing is known in training: what the model says of it means nothing")
 
     def check_validation(self) -> None:
         """Raises InputError where no label tells the validation radiographs apart: no epoch could be called best."""
