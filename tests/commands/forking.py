@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import runpy
@@ -35,7 +36,7 @@ class Forks:
 
         orders: die_at: number of the file operation before which it kills itself. under: folder whose file operations
         count. patch: {"module:NAME": value} set beforehand. alone: no worker processes, which take a second to start.
-        cwd: where it runs.
+        cwd: where it runs. environ: its environment, where that is not this process's.
         """
         return Command(self, self._ask({"tool": tool, "flags": [str(flag) for flag in flags], **orders}))
 
@@ -134,6 +135,31 @@ def under_final_names(folder):
 
 # ---- the process that forks
 
+NEEDED = {
+    "train": (
+        "lightning.pytorch", "segmentation_models_pytorch", "timm", "torch.utils.tensorboard",
+        "xray.outputs.pictures.findings", "xray.training.tasks.classification", "xray.training.tasks.detection",
+        "xray.training.tasks.segmentation", "xray.training.trainer",
+    ),
+    "convert": ("pandas", "xray.datasets.conversion_account", "xray.datasets.sources.vinbig"),
+    "infer": (
+        "pandas", "segmentation_models_pytorch", "timm", "xray.commands.infer_results", "xray.datasets.inputs",
+        "xray.outputs.pictures.findings",
+    ),
+    "export": ("segmentation_models_pytorch", "timm", "xray.inference.shared_trunk"),
+    "evaluate": ("matplotlib.pyplot", "xray.evaluation.assess", "xray.outputs.report.report"),
+}  # fmt: skip
+OF_ALL = ("rich.progress", "rich.table", "typeguard", "tyro", "xray.commands.runner", "xray.storage.places")
+"""What commands import while they work, for seconds: each, and all of them."""
+
+
+def _import_for(tool):
+    """Imports what a tool's commands import, once for all that are forked from now on."""
+    name = Path(tool).stem
+    own = f"xray.commands.{name}"
+    for module in (*OF_ALL, *([own] if importlib.util.find_spec(own) else []), *NEEDED.get(name, ())):
+        importlib.import_module(module)
+
 
 def serve():
     """Imports all that commands do, then reads orders, a line of JSON each."""
@@ -157,6 +183,7 @@ def serve():
                 answer = {"status": os.waitstatus_to_exitcode(status) if pid else None}
             else:
                 said = f"{folder}/{number}"
+                _import_for(order["tool"])
                 begun, begins = os.pipe()
                 pid = os.fork()
                 if pid == 0:
@@ -181,6 +208,9 @@ def _run(order, said):
             file = os.open(f"{said}.{name}", os.O_WRONLY | os.O_CREAT, 0o600)
             os.dup2(file, descriptor)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        if (environ := order.get("environ")) is not None:
+            os.environ.clear()
+            os.environ.update(environ)
         for name, value in order.get("patch", {}).items():
             module, _, attribute = name.partition(":")
             setattr(sys.modules.get(module) or __import__(module, fromlist=["_"]), attribute, value)

@@ -2,17 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import safetensors.torch
 
 from xray.errors import InputError
 from xray.training.sagemaker import failure_reported, is_sagemaker, publish, sagemaker_flags
-
-SCRIPT = Path(__file__).resolve().parents[2] / "xray" / "train.py"
 
 # As the toolkit writes hyperparameters.
 HYPERPARAMETERS = (
@@ -40,17 +35,17 @@ def container(mask_store, tmp_path):
     }
 
 
-def train(environ, *flags):
-    command = [sys.executable, str(SCRIPT), *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environ)
+def train(forks, environ, *flags):
+    """The ended command."""
+    return forks.run("xray/train.py", *flags, environ=environ)
 
 
 @pytest.mark.slow
-def test_a_job_leaves_its_best_model_and_its_curves_and_goes_on_where_it_was_cut(container, tmp_path):
+def test_a_job_leaves_its_best_model_and_its_curves_and_goes_on_where_it_was_cut(forks, container, tmp_path):
     from xray.models.weights import load_deployed
 
-    done = train(container, *HYPERPARAMETERS)
-    assert done.returncode == 0, done.stderr
+    done = train(forks, container, *HYPERPARAMETERS)
+    assert done.status == 0, done.err
     base = tmp_path / "ml"
     run = base / "checkpoints" / "run"
     assert (run / "last.ckpt").is_file()
@@ -69,22 +64,22 @@ def test_a_job_leaves_its_best_model_and_its_curves_and_goes_on_where_it_was_cut
     assert len(list(output.glob("events.out*"))) == 1
     assert not (base / "output" / "failure").exists()
     # The spot instance comes back with another number of epochs: nothing says --resume.
-    done = train(container, *HYPERPARAMETERS[:6], "--n_epochs", 2)
-    assert done.returncode == 0, done.stderr
-    assert "goes on after 1 epochs" in done.stdout
+    done = train(forks, container, *HYPERPARAMETERS[:6], "--n_epochs", 2)
+    assert done.status == 0, done.err
+    assert "goes on after 1 epochs" in done.out
     assert len((output / "metrics.csv").read_text().splitlines()) == 3
 
 
-def test_a_failure_is_told_where_sagemaker_looks(container, tmp_path):
-    done = train(container, *HYPERPARAMETERS, "--fold", "9")
-    assert done.returncode == 1
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+def test_a_failure_is_told_where_sagemaker_looks(forks, container, tmp_path):
+    done = train(forks, container, *HYPERPARAMETERS, "--fold", "9")
+    assert done.status == 1
+    (line,) = [line for line in done.err.splitlines() if line.startswith("error:")]
     assert line == "error: " + (tmp_path / "ml" / "output" / "failure").read_text().strip()
     assert "fold 9" in line
 
 
 @pytest.mark.slow
-def test_two_hosts_train_together(container, tmp_path):
+def test_two_hosts_train_together(forks, container, tmp_path):
     """Each with folders of its own, as in SageMaker; the hosts' names lead nowhere here, so the address is given."""
     import socket
 
@@ -100,13 +95,10 @@ def test_two_hosts_train_together(container, tmp_path):
             "SM_OUTPUT_DATA_DIR": str(base / "output" / "data"), "SM_HOSTS": '["algo-1", "algo-2"]',
             "SM_CURRENT_HOST": name, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         }  # fmt: skip
-        command = [sys.executable, str(SCRIPT), *HYPERPARAMETERS]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        hosts.append(subprocess.Popen(command, env=environ, **pipes))
-    said = [host.communicate(timeout=600) for host in hosts]
-    assert [host.returncode for host in hosts] == [0, 0], said
-    assert "best mean_auroc" in said[0][0]
-    assert said[1][0] == ""
+        hosts.append(forks.start("xray/train.py", *HYPERPARAMETERS, environ=environ))
+    assert [host.wait() for host in hosts] == [0, 0], [(host.out, host.err) for host in hosts]
+    assert "best mean_auroc" in hosts[0].out
+    assert hosts[1].out == ""
     assert (tmp_path / "algo-1" / "model" / "model.safetensors").is_file()
     assert not (tmp_path / "algo-2" / "model" / "model.safetensors").exists()
     assert not (tmp_path / "algo-2" / "run" / "last.ckpt").exists()
