@@ -19,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import rarely
 
 from xray.cluster.decoding import check_seen
 from xray.cluster.ray import check_flags, connected
@@ -240,7 +241,7 @@ def test_a_cluster_converts_into_the_same_bytes(nodes, pictures, converted, tmp_
     assert [line for line in said.err.splitlines() if "decoding" not in line] == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_node_lost_in_the_middle_of_a_conversion_loses_nothing(nodes, pictures, converted, tmp_path, capfd):
     part = tmp_path / "out" / "images.npy.part"
     address = nodes.address
@@ -257,7 +258,7 @@ def inference(weights, data, out, **changes):
     return Config(weights=tuple(map(str, weights)), data_path=str(data), save_path=str(out), **values)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_cluster_finds_the_same_bytes(nodes, pictures, vinbig_run, tmp_path, capfd):
     ill = pictures / "ill"
     assert infer(inference([vinbig_run], ill, tmp_path / "here")) == 1
@@ -303,8 +304,7 @@ def test_maps_pictures_and_labels_of_a_dataset_are_the_same_bytes(
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("which", rarely([signal.SIGINT, signal.SIGTERM]))
 def test_ray_started_for_one_command_ends_with_it(nodes, pictures, tmp_path, which):
     # So many that no machine has decoded them when the signal comes.
     for number, path in itertools.product(range(20), sorted(pictures.rglob("*.*"))):
