@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import rarely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -335,15 +336,20 @@ def test_a_pipeline_finds_the_same_in_onnxruntime(exported, real):
     assert len(one.table) > 60
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "options"),
     [
-        (100, {"head": "v2", "norm": "batch"}),
-        (128, {"backbone": "mobilenet_v2", "norm": "batch", "fpn_channels": 32, "proposals": 2000}),
-        (256, {"backbone": "resnet18", "anchor_scale": 2.0}),
-        (96, {"backbone": "convnext_atto"}),
-        (128, {"family": "retinanet", "anchor_scale": 2.0}),
+        pytest.param(100, {"head": "v2", "norm": "batch"}, marks=pytest.mark.slow),
+        pytest.param(64, {"family": "retinanet", "anchor_scale": 2.0}, marks=pytest.mark.slow),
+        *(
+            pytest.param(*others, marks=pytest.mark.nightly)
+            for others in (
+                (128, {"backbone": "mobilenet_v2", "norm": "batch", "fpn_channels": 32, "proposals": 2000}),
+                (256, {"backbone": "resnet18", "anchor_scale": 2.0}),
+                (96, {"backbone": "convnext_atto"}),
+                (128, {"family": "retinanet", "anchor_scale": 2.0}),
+            )
+        ),
     ],
     ids=str,
 )
@@ -374,8 +380,7 @@ def test_segmenters(tmp_path, real, size, options, prune):
         assert len(content) < (tmp_path / "run" / "model.safetensors").stat().st_size / 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet10t", "densenet121"])
+@pytest.mark.parametrize("name", rarely(["resnet10t", "densenet121"]))
 def test_classifiers(tmp_path, real, name):
     from xray.models.classification.classifier import build_classifier
 
