@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import rarely
 
 from xray.datasets.sources import convert
 from xray.datasets.sources.trees.yolo import BACKGROUND
@@ -59,8 +60,7 @@ def test_what_was_drawn_is_read(converted, kind, within):
         assert store.conversion["warnings"]["counts"][BACKGROUND] > 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["coco", "yolo", "voc", "cvat", "labelstudio"])
+@pytest.mark.parametrize("kind", rarely(["coco", "yolo", "voc", "cvat", "labelstudio"]))
 def test_from_a_tree_to_scores(converted, layout_tree, kind, train_tiny, tmp_path):
     from xray.commands import evaluate, infer
 
