@@ -6,6 +6,7 @@ import subprocess
 import cv2
 import numpy as np
 import pytest
+from conftest import rarely
 from forking import contents, under_final_names
 from test_killed_conversion import flags as convert_flags
 from test_killed_conversion import raw  # noqa: F401 (a fixture)
@@ -79,9 +80,8 @@ def test_a_conversion_goes_on_once_there_is_room(forks, raw, small_disk, tmp_pat
     assert exhaust(forks, disk, flags, tmp_path / "whole", rooms, alone=True, patch=EAGER) >= 2
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("what", ["pictures", "maps"])
+@pytest.mark.parametrize("what", rarely(["pictures", "maps"]))
 def test_inference_goes_on_once_there_is_room(what, forks, vinbig_run, segmentation_run, small_disk, tmp_path):
     grey = np.random.default_rng(0)
     (tmp_path / "raw").mkdir()
