@@ -22,6 +22,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from conftest import rarely
 from serving_cases import TWELVE_BITS, Oracle, rle_of, serving, write_phantom
 from starlette.testclient import TestClient
 
@@ -584,8 +585,7 @@ class TestDicomObjects:
         assert ask(content, {**answer, "file_sha256": "text"})[0] == 400
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("which", rarely([signal.SIGTERM, signal.SIGINT]))
 def test_the_command(vinbig_run, vinbig_store, tmp_path, which):
     """Serves at a free port, says nothing of files, and ends in order."""
     command = [sys.executable, str(ROOT / "tools" / "serve.py"), "--weights", str(vinbig_run), "--port", "0"]
