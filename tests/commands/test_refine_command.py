@@ -197,7 +197,7 @@ def test_refinement_raises_the_ap_of_a_weak_detector_on_phantoms(tmp_path, capsy
     from xray.training.recipes import read_training_flags
 
     raw, data = tmp_path / "raw", tmp_path / "data"
-    drawn = ["--trees", "siim", "--n-train", "100", "--n-test", "50", "--size", "256", "--seed", SEED]
+    drawn = ["--trees", "siim", "--n-train", "60", "--n-test", "40", "--size", "128", "--seed", SEED]
     drawn += ["--pneumothorax-fraction", "0.5", "--n-workers", "0"]
     phantoms.main(parse_flags(phantoms.Config, flags(*drawn, "--save-path", raw)))
     converted = ["siim", "--data-path", raw / "siim", "--save-path", data, "--image-size", "128", "--n-folds", "3"]
@@ -229,7 +229,7 @@ def test_refinement_raises_the_ap_of_a_weak_detector_on_phantoms(tmp_path, capsy
         print(said)
     (fold_before, fold_after), (before, after) = numbers
     assert fold_after > fold_before
-    # 0.449 before and 0.793 after; with other seeds the gain was larger.
+    # 0.319 before and 0.734 after.
     assert after > before + 0.05
 
 
