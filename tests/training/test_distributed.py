@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
 import torch
-from conftest import CLASSIFICATION_FLAGS, SEGMENTATION_FLAGS, TINY_FLAGS
+from conftest import CLASSIFICATION_FLAGS, SEGMENTATION_FLAGS, TINY_FLAGS, rarely
 
 from xray.commands.train import main
 from xray.errors import FlagError, InputError
@@ -36,6 +37,26 @@ def torchrun(flags, n=2, script=SCRIPT, **options):
     """Trains in `n` processes; what subprocess.run returns."""
     options = {"timeout": 300, "env": ENVIRON} | options
     return subprocess.run(launcher(flags, n, script), capture_output=True, text=True, **options)
+
+
+def elastic(n=2, n_nodes=1):
+    """The variables that torchrun gives each of `n` processes."""
+    here = n // n_nodes
+    job = {"TORCHELASTIC_RUN_ID": "t", "WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(here)}
+    return [job | {"RANK": str(rank), "LOCAL_RANK": str(rank % here)} for rank in range(n)]
+
+
+def together(forks, flags, environs=None):
+    """Trains in processes with these variables, by default `elastic()`; what `torchrun` returns.
+
+    They are forked, where what starts them is not what is tested: imports would take longer than the training.
+    """
+    meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    environs = [ENVIRON | meet | own for own in environs or elastic()]
+    ranks = [forks.start("xray/train.py", *flags, environ=environ) for environ in environs]
+    status = max((rank.wait() for rank in ranks), key=abs)
+    out, err = ("".join(getattr(rank, name) for rank in ranks) for name in ("out", "err"))
+    return SimpleNamespace(returncode=status, stdout=out, stderr=err)
 
 
 def launcher(flags, n=2, script=SCRIPT, *own):
@@ -114,14 +135,14 @@ def test_two_processes_train_a_detector_as_one_does(vinbig_store, vinbig_run, tr
         (CLASSIFICATION_FLAGS, ("--ema", "--clip-grad", 0.5, "--augment-on", "device", "--augment", "strong")),
     ],
 )
-def test_two_processes_train_other_tasks_as_one_does(mask_store, tmp_path, first, more):
+def test_two_processes_train_other_tasks_as_one_does(forks, mask_store, tmp_path, first, more):
     """Their batch norms learn; of the 8 radiographs the last batch has two."""
     flags = (*first, "--n-pictures", 0, "--n-epochs", 2, "--lr", 0.001, *more)
     two = tmp_path / "two"
     one = tmp_path / "one"
     alone = [*flags, "--batch-size", 6, "--data-path", mask_store, "--save-path", one]
     assert main(*read_training_flags([str(word) for word in alone])) == 0
-    done = torchrun([*flags, "--batch-size", 3, "--data-path", mask_store, "--save-path", two])
+    done = together(forks, [*flags, "--batch-size", 3, "--data-path", mask_store, "--save-path", two])
     assert done.returncode == 0, done.stderr
     expected, found = curves(one), curves(two)
     for name in (name for name in expected if name.startswith("train/")):
@@ -143,12 +164,14 @@ def with_one_validated(store, folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n_validated", [7, 1])
-def test_a_validation_over_three_processes_is_that_of_one(vinbig_store, vinbig_run, train_tiny, tmp_path, n_validated):
+def test_a_validation_over_three_processes_is_that_of_one(
+    forks, vinbig_store, vinbig_run, train_tiny, tmp_path, n_validated
+):
     """With a learning rate that changes nothing, to the last digit; also of fewer radiographs than processes."""
     store = vinbig_store if n_validated == 7 else with_one_validated(vinbig_store, tmp_path / "data")
     flags = (*DETECTION, "--weights", vinbig_run, "--lr", 1e-30, "--batch-size", 2, "--weight-decay", 0)
     one = train_tiny(store, tmp_path / "one", *flags)
-    done = torchrun([*flags, "--data-path", store, "--save-path", tmp_path / "three"], n=3)
+    done = together(forks, [*flags, "--data-path", store, "--save-path", tmp_path / "three"], elastic(3))
     assert done.returncode == 0, done.stderr
     (expected,), (found,) = table(one), table(tmp_path / "three")
     names = [name for name in expected if name.startswith(("map40", "ap40", "coco", "n_truth"))]
@@ -161,7 +184,7 @@ def test_a_validation_over_three_processes_is_that_of_one(vinbig_store, vinbig_r
 
 
 @pytest.mark.slow
-def test_lightning_starts_the_processes_as_well_and_two_nodes_are_two_processes(mask_store, tmp_path):
+def test_lightning_starts_the_processes_as_well_and_two_nodes_are_two_processes(forks, mask_store, tmp_path):
     flags = [*CLASSIFICATION_FLAGS, "--n-pictures", 0, "--data-path", mask_store]
     runs = [tmp_path / name for name in ("devices", "nodes")]
     command = [sys.executable, SCRIPT, *flags, "--devices", 2, "--save-path", runs[0]]
@@ -169,8 +192,20 @@ def test_lightning_starts_the_processes_as_well_and_two_nodes_are_two_processes(
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("8 radiographs train") == 1
     assert "error" not in done.stderr
+    done = together(forks, [*flags, "--save-path", runs[1]], elastic(n_nodes=2))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("8 radiographs train") == 1
+    assert table(runs[0]) == table(runs[1])
+    texts = [(run / "config.yaml").read_text() for run in runs]
+    assert "devices: 2\nnum_nodes: 1\n" in texts[0]
+    assert "devices: 1\nnum_nodes: 2\n" in texts[1]
+
+
+@pytest.mark.nightly
+def test_two_nodes_of_torchrun_meet(mask_store, tmp_path):
     meet = ("--nnodes", 2, "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "t")
-    command = launcher([*flags, "--save-path", runs[1]], 1, SCRIPT, *meet)
+    flags = [*CLASSIFICATION_FLAGS, "--n-pictures", 0, "--data-path", mask_store, "--save-path", tmp_path / "run"]
+    command = launcher(flags, 1, SCRIPT, *meet)
     nodes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRON)
         for _ in range(2)
@@ -178,10 +213,7 @@ def test_lightning_starts_the_processes_as_well_and_two_nodes_are_two_processes(
     said = [node.communicate(timeout=600) for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], said
     assert sum(out.count("8 radiographs train") for out, _ in said) == 1
-    assert table(runs[0]) == table(runs[1])
-    texts = [(run / "config.yaml").read_text() for run in runs]
-    assert "devices: 2\nnum_nodes: 1\n" in texts[0]
-    assert "devices: 1\nnum_nodes: 2\n" in texts[1]
+    assert "devices: 1\nnum_nodes: 2\n" in (tmp_path / "run" / "config.yaml").read_text()
 
 
 def free_port():
@@ -225,9 +257,8 @@ def start_and_wait_for(command, run):
 LONG = (*CLASSIFICATION_FLAGS, "--n-pictures", 0, "--n-epochs", 400, "--batch-size", 1, "--log-step", 1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("by", ["torchrun", "lightning"])
-def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(mask_store, tmp_path, by):
+@pytest.mark.parametrize("by", rarely(["torchrun", "lightning"]))
+def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(forks, mask_store, tmp_path, by):
     run = tmp_path / "run"
     flags = [*LONG, "--data-path", mask_store, "--save-path", run]
     alone = [str(word) for word in (sys.executable, SCRIPT, *flags, "--devices", 2)]
@@ -244,12 +275,12 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(mask_store
     assert not processes_of(str(run))
     done = int(table(run)[-1]["epoch"]) + 1
     again = ["--task", "classification", "--save-path", run, "--resume", "--n-epochs", done + 1]
-    assert torchrun(again).returncode == 0
+    assert together(forks, again).returncode == 0
     assert len(table(run)) == done + 1
 
 
 @pytest.mark.slow
-def test_sigterm_saves_in_all_processes_and_the_run_goes_on(mask_store, tmp_path):
+def test_sigterm_saves_in_all_processes_and_the_run_goes_on(forks, mask_store, tmp_path):
     """torchrun hands SIGTERM on to its processes; in an epoch of 4 steps they stop at its end."""
     run = tmp_path / "run"
     flags = [*LONG, "--n-workers", 1, "--data-path", mask_store]
@@ -263,7 +294,7 @@ def test_sigterm_saves_in_all_processes_and_the_run_goes_on(mask_store, tmp_path
     assert not processes_of(str(run))
     done = len(table(run))
     again = ["--task", "classification", "--save-path", run, "--resume", "--n-epochs", done + 1]
-    assert torchrun(again).returncode == 0
+    assert together(forks, again).returncode == 0
     assert [row["epoch"] for row in table(run)] == [str(number) for number in range(done + 1)]
 
 
@@ -369,27 +400,18 @@ def test_a_wrong_number_of_processes_is_told_before_torch_is_imported(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_job_of_one_task_under_slurm(mask_store, tmp_path):
-    flags = [*CLASSIFICATION_FLAGS, "--n-pictures", 0, "--data-path", mask_store, "--save-path", tmp_path / "run"]
+def test_a_job_of_one_task_under_slurm(forks, mask_store, tmp_path):
+    flags = [*CLASSIFICATION_FLAGS, "--n-pictures", 0, "--data-path", mask_store, "--save-path"]
     one = {"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1", "SLURM_NNODES": "1", "SLURM_PROCID": "0",
            "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_JOB_ID": "1234", "SLURM_JOB_NAME": "train"}  # fmt: skip
-    command = [str(word) for word in (sys.executable, SCRIPT, *flags)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=ENVIRON | one)
+    done = together(forks, [*flags, tmp_path / "run"], [one])
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "model.safetensors").is_file()
     two = one | {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_STEP_ID": "0", "SLURM_NODELIST": "127.0.0.1"}
-    command[-1] = str(tmp_path / "two")
-    tasks = [
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=ENVIRON | two | {"SLURM_PROCID": str(n), "SLURM_LOCALID": str(n), "MASTER_PORT": str(port)},
-        )
-        for port in (free_port(),)
-        for n in (0, 1)
-    ]  # fmt: skip
-    said = [task.communicate(timeout=600) for task in tasks]
-    assert [task.returncode for task in tasks] == [0, 0], said
-    assert sum(out.count("8 radiographs train") for out, _ in said) == 1
+    ranks = [two | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
+    done = together(forks, [*flags, tmp_path / "two"], ranks)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("8 radiographs train") == 1
 
 
 @pytest.mark.slow
