@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import rarely
+from contending import Here
 
-from benchmarks import gpu, gpu_sections
+from benchmarks import gpu, gpu_sections, processes
 from benchmarks.gpu_rows import Rows, Settings
 from benchmarks.gpu_sections import SECTIONS, Section
 from benchmarks.needs import unmet
@@ -158,9 +160,17 @@ def test_the_script_starts_it(tmp_path):
     assert (tmp_path / "out" / "gpu.json").exists()
 
 
-@pytest.mark.slow
-def test_in_miniature_on_a_cpu(tmp_path):
-    """With tiny networks, each section in its process; none fails."""
+def in_this_process(name, settings, limit):
+    """The rows of a section without a process of its own, whose imports take longer than most sections."""
+    gpu_sections.run(name, settings)
+    return read(settings.rows_of(name))
+
+
+@pytest.mark.parametrize("run_section", rarely([in_this_process, gpu.run_section]))
+def test_in_miniature_on_a_cpu(tmp_path, monkeypatch, run_section):
+    """With tiny networks; no section fails, by night neither in its process."""
+    monkeypatch.setattr(gpu, "run_section", run_section)
+    monkeypatch.setattr(processes, "Contender", Here)
     sections = ("boxes", "train", "infer", "determinism", "resume", "ddp", "train_loaded", "load")
     path = tmp_path / "gpu.json"
     assert gpu.main(gpu.Config(device="cpu", miniature=True, save_path=path, seconds=86_400, sections=sections)) == 0
@@ -174,8 +184,7 @@ def test_in_miniature_on_a_cpu(tmp_path):
     assert weights == {"determinism": 0, "resume": 0, "ddp": pytest.approx(0, abs=1e-5)}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["runtimes", "compiled"])
+@pytest.mark.parametrize("name", rarely(["runtimes", "compiled"]))
 def test_what_needs_a_compiler_or_another_runtime(name, tmp_path):
     settings = Settings("cpu", True, tmp_path)
     gpu_sections.run(name, settings)
