@@ -84,6 +84,9 @@ def test_the_notebook_goes_from_the_input_folder_to_a_submission(committed, tmp_
     (again / "input").symlink_to(tmp_path / "input")
     (again / "previous").symlink_to(tmp_path)
     second = nbformat.read(NOTEBOOK, as_version=4)
+    # What only looks would look at the same again.
+    looks = ("tools/view.py", "tools/evaluate.py", "--overlays")
+    second.cells = [cell for cell in second.cells if not any(word in cell.source for word in looks)]
     script.execute(second, again, 1)
     assert not (again / "data").exists()
     assert "epoch 1/1" not in nbformat.writes(second)

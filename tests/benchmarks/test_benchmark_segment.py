@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from contending import Here
 
 from benchmarks import segment
 from xray.errors import InputError
@@ -59,7 +60,8 @@ def test_eight_bits_are_told_and_not_judged():
 
 
 @pytest.mark.slow
-def test_writes_its_numbers(vinbig_store, tmp_path, capsys):
+def test_writes_its_numbers(vinbig_store, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(segment, "Contender", Here)
     segment.main(small(vinbig_store, save_path=tmp_path / "segment.json"))
     report = json.loads((tmp_path / "segment.json").read_text())
     [measured] = report["results"]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import in_process
 import numpy as np
 import pytest
 import torch
@@ -108,7 +109,8 @@ def test_the_commands_of_the_design(vinbig_run, segmentation_run, vinbig_store, 
         # The real segmenter finds pneumothorax, which is among the detector's 14 findings.
         given = ("--weights", *runs, "--data-path", source, "--save-path", runtime, "--device", "cpu")
         given += ("--precision", "32", "--n-workers", "0", "--probabilities", *flags)
-        command("infer.py", *given, cwd=tmp_path)
+        done = in_process.run("infer", *given, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
     one, two = predictions(tmp_path / "torch"), predictions(tmp_path / "onnx")
     assert len(one) > 10
     assert_same(one, two)

@@ -13,7 +13,7 @@ import pytest
 from pydicom import uid
 from pydicom.encaps import generate_frames
 
-from xray.radiographs.dicom import check_dicom
+from xray.radiographs.dicom import check_dicom, read_elements
 from xray.radiographs.radiograph import RadiographError, radiograph_size, read_radiograph
 
 VALUES = cases.chest_values(48, 50, bits=12)
@@ -298,3 +298,11 @@ def test_which_jpeg_2000_is_lossy(syntax, irreversible, tmp_path):
     is_lossy = irreversible or syntax == uid.JPEG2000
     shown = np.minimum(decoded, 4095) if is_lossy else decoded & 4095
     assert off(path, shown / 4095 * 255) <= 0.5
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG])
+@pytest.mark.parametrize(("is_signed", "value"), [(1, -2000), (0, 63536)])
+def test_an_element_has_its_sign_whatever_else_is_read(tmp_path: Path, syntax: str, is_signed: int, value: int) -> None:
+    """In Implicit VR it stands in Pixel Representation, which pydicom 3.0.2 must be given with it."""
+    path = plain(tmp_path / "r.dcm", syntax, PixelRepresentation=is_signed, PixelPaddingValue=value)
+    assert read_elements(path, ["PixelPaddingValue"]).PixelPaddingValue == value

@@ -134,12 +134,14 @@ def check_dicom(path: Path) -> str:
 def read_elements(path: Path, keywords: Sequence[str]) -> Dataset:
     """The named elements of a DICOM file that stand before its pixels; pydicom converts each when it is looked at.
 
-    keywords: of elements that are no sequences.
+    keywords: of elements that are no sequences. SpecificCharacterSet and PixelRepresentation come with them: texts
+    need the one, and in Implicit VR the sign of values such as PixelPaddingValue stands in the other alone (pydicom
+    3.0.2 gives 63536 for -2000 without it, see findings/pydicom-specific-tags-lose-the-sign.sh).
     Raises RadiographError where the file is something else, is damaged, or its header exceeds the limits.
     """
 
     def read(file: BinaryIO) -> Dataset:
-        header = _read_header(file, _tags((*keywords, "SpecificCharacterSet")))
+        header = _read_header(file, _tags((*keywords, "SpecificCharacterSet", "PixelRepresentation")))
         elements = [element for _, element in sorted(header.elements.by_tag.items())]
         values = [(one.vr, one.head + one.value) for one in elements if isinstance(one.value, bytes)]
         content = io.BytesIO(b"".join(element for _, element in values))
