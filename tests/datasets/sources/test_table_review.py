@@ -138,6 +138,8 @@ def test_tables_of_boxes_alone(read):
         ("Was removed", "FALSE", "TRUE", REJECTED_ROWS), ("confirmed", "1", "0", PENDING_ROWS),
         ("is verified", "yes", "no", PENDING_ROWS), ("needs_review", "0", "1", PENDING_ROWS),
         ("approved", "true", "false", PENDING_ROWS), ("uncertain", "n", "y", PENDING_ROWS),
+        ("verified_by_radiologist", "1", "0", PENDING_ROWS), ("LabelConfirmed", "yes", "no", PENDING_ROWS),
+        ("box deleted", "0", "1", REJECTED_ROWS), ("qc_passed", "1", "0", PENDING_ROWS),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("is_wide", [False, True])
@@ -147,7 +149,8 @@ def test_a_column_of_yes_and_no_called_after_a_review(read, column, counts, not_
     else:
         source = read(f"image,label,{column}", f"0,M,{counts}", f"1,M,{not_so}", f"2,N,{counts}")
     assert known(source) == {"0": ("M", "", []), "1": ("", "MN", []), "2": ("N", "", [])}
-    assert said(source) == {kind: f"1 of 3; {column}: {not_so}"}
+    hint = f"; --label with {column} among the others if that is a finding" if is_wide else ""
+    assert said(source) == {kind: f"1 of 3; {column}: {not_so}{hint}"}
 
 
 def test_empty_cells(read):
@@ -176,6 +179,47 @@ def test_words_that_reject_beside_others_are_refused(read, word, other):
         InputError, match=f"status has '{word}' beside '.*{other}'.*write accepted, rejected or pending"
     ):
         read("image,label,status", f"0,M,{word}", f"1,N,{other}")
+
+
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("COVID status", "confirmed suspected"), ("covid_status", "confirmed negative pending"),
+        ("covid_status", "confirmed excluded suspected"), ("PCR status", "positive rejected unclear"),
+        ("ExamStatus", "final preliminary"), ("exam_status", "completed cancelled"),
+        ("ReportStatus", "Final Preliminary Addendum"), ("consent_status", "obtained declined"),
+        ("treatment_status", "completed ongoing failed"), ("vaccination_status", "completed unknown pending"),
+        ("device state", "open removed"), ("PatientStatus", "inpatient outpatient"),
+        ("culture_status", "final pending"),
+    ],
+)  # fmt: skip
+def test_a_status_of_something_else_is_named_and_takes_no_row(read, column, cells):
+    cells = cells.split()
+    source = read(f"image,label,{column}", *[f"{row},{'MN'[row % 2]},{cell}" for row, cell in enumerate(cells)])
+    assert [facts[:2] for facts in known(source).values()] == [("M", ""), ("N", ""), ("M", "")][: len(cells)]
+    assert said(source) == {OF_REVIEW: f"{column} ({', '.join(cells)})"}
+
+
+def test_but_one_that_rejects_as_only_reviews_do_is_read_whatever_it_is_called(read):
+    found = known(read("image,label,hospital_status", "0,M,approved", "1,M,rejected", "2,N,approved"))
+    assert found == {"0": ("M", "", []), "1": ("", "MN", []), "2": ("N", "", [])}
+    with pytest.raises(InputError, match="hospital_status has 'rejected - small' beside 'fine'"):
+        read("image,label,hospital_status", "0,M,fine", "1,M,rejected - small")
+
+
+@pytest.mark.parametrize("column", ["tb_confirmed", "confirmed TB", "Deleted Scene", "U", "model_correct"])
+def test_yes_and_no_of_something_else_are_findings_of_their_own(read, column):
+    source = read(f"image,M,{column}", "0,1,0", "1,0,1", "2,1,1")
+    assert {name: facts[:2] for name, facts in known(source).items()} == {
+        "0": ("M", ""), "1": (column, ""), "2": (f"M{column}", "")
+    }  # fmt: skip
+
+
+def test_which_cells_wait_is_said_of_empty_ones_too(read):
+    source = read("image,label,QC", "0,M,pass", "1,N,", "2,N,pass")
+    assert said(source) == {PENDING_ROWS: "1 of 3; QC: empty cells"}
+    # Reports are amended after they are final.
+    assert known(read("image,label,status", "0,M,final", "1,N,Addendum"))["1"] == ("N", "", [])
 
 
 def test_what_may_be_a_review_is_named_with_its_cells(read):

@@ -113,7 +113,7 @@ def read_table(
         collector.warnings.append(FileWarning(said, path.name, ", ".join(names_of)))
     labels = read_labels(cells, found, path.name, NormalNames(normal, kept))
     if labels.states is not None:
-        for said, detail in said_of_rows(found.reviews, labels.states).items():
+        for said, detail in said_of_rows(found.reviews, labels.states, found.is_wide).items():
             collector.warnings.append(FileWarning(said, path.name, detail))
     unmapped = [category for category in labels.categories if plain(category) not in set(map(plain, kept))]
     for said, names_of in doubtful(unmapped).items():

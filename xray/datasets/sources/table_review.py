@@ -7,7 +7,7 @@ alone. What is pending is neither. Both are unknown.
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,13 +29,18 @@ PENDING_ROWS = "rows that a review has not confirmed: unknown"
 
 _ACCEPTED = re.compile(
     r"(re)?confirmed|accept(ed)?|approved?|verified|valid(ated)?|agree(d)?|correct(ed)?|ok(ay)?|pass(ed)?|keep|kept|done"
-    r"|completed?|final(i[sz]ed)?|finished|reviewed|truepositive|tp|signed(off)?"
+    r"|completed?|final(i[sz]ed)?|finished|reviewed|truepositive|tp|signed(off)?|amended|addend(um|ed)|revised"
 )
 _REJECTED = re.compile(
     r"reject(ed)?|declined?|deleted?|removed?|denied|refused?|invalid(ated)?|incorrect|wrong|discard(ed)?|dismiss(ed)?"
     r"|disagree(d)?|disapproved?|falsepositive|fp|fail(ed)?|excluded?|cancell?ed|withdrawn|superseded|obsolete|void(ed)?"
     r"|erroneous|error|mistake|retracted|revoked|dropp?(ed)?|ignored?|hidden|not(accepted|approved|valid|correct|ok)"
 )
+_OF_ANYTHING = re.compile(
+    r"removed?|declined?|denied|refused?|fail(ed)?|excluded?|cancell?ed|withdrawn|void(ed)?|error|hidden|ignored?"
+    r"|dropp?(ed)?|deleted?|revoked"
+)
+"""Those of them that are said of patients, devices and appointments, too."""
 _PENDING = re.compile(
     r"pending|open|waiting|draft|preliminary|provisional|deferred|onhold|inprogress|disputed|questioned|flagged"
     r"|(to|needs?|for|in|under|awaits?|awaiting|requires?|pending)(be)?(second)?(re)?(view|check|confirmation)(ed|ing)?"
@@ -45,8 +50,23 @@ _PREFIX = re.compile(r"^(is|was|are|has|hasbeen|markedas|marked)(?=.)")
 _NAME = re.compile(
     r"status|state|review|approv|verif|verdict|decision|confirm|accept|reject|adjudic|validat|curat|disposition|^q[ac]"
 )
-_BESIDE = re.compile(r"(by|date|time|datetime|id|comments?|notes?|reason)$")
+_BESIDE = re.compile(r"(by|(?<!vali)date|time|(?<!val)id|comments?|notes?|reason)$")
 """Of reviews, too: who made them and when. Words are not looked for there."""
+_ITS_WORDS = re.compile(
+    r"(status|state|review(s|ed|ers?|ing)?|approv(al|ed)|verif(ied|ication)|verdict|decision|confirm(ed|ation)"
+    r"|accept(ed|ance)|reject(ed|ion)|adjudicat(ed|ion|or)|validat(ed|ion|or)|curat(ed|ion|or)|disposition|q[ac])"
+)
+_BESIDE_THEM = re.compile(
+    r"(label(s|l?ers?|l?ing|l?ed)?|annotat(ions?|ors?|ed)|box(es)?|bbox|findings?|lesions?|objects?|regions?|roi|masks?"
+    r"|segmentation|row|record|entry|item|task|image|img|picture|radiograph|file|readers?|radiologists?|rad|experts?"
+    r"|doctors?|dr|physicians?|md|senior|junior|consensus|quality|control|assurance|check|result|outcome|final|first"
+    r"|second|third|current|last|latest|overall|manual|human|gt|ground|truth|by|of|the|is|was|has|been|\d+)"
+)
+_UNSTATED = re.compile(r"status|state|reviews?|q[ac]")
+"""Those of its words by which a yes says nothing: of qc_passed the other does."""
+_ITS_NAME = re.compile(f"({_ITS_WORDS.pattern}|{_BESIDE_THEM.pattern})+")
+"""How a column is called that is of the labels' review, and not of a patient, an examination or an infection."""
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+")
 _MOST_SHOWN, _MOST_WORDS = 6, 20
 """Cells that are shown; more different ones are no states."""
 
@@ -89,7 +109,7 @@ def state_said(name: str, value: str) -> int:
             return state_in(value) or COUNTS
     if not _may_say(name, {value: 1}) or (is_unsaid(value) and not _PENDING.fullmatch(plain_name(value))):
         return COUNTS
-    return state_in(value) or COUNTS
+    return (state_in(value) or COUNTS) if _is_of_labels(name, [value]) else COUNTS
 
 
 def is_review(column: str) -> bool:
@@ -105,13 +125,16 @@ def reviews_in(columns: Mapping[str, Mapping[str, int]], file: str) -> tuple[Rev
 
     columns: those that have no other use → their distinct filled cells, and in how many rows each stands. file: for
     messages. Raises InputError for one that is called so and has words for rejected or pending beside others.
+
+    One that may be of something else (covid_status: confirmed, suspected; consent_status: declined) is none unless it
+    rejects as only reviews do.
     """
     found = []
     for column, texts in columns.items():
         if texts and is_review(column) and is_answers(texts):
             found.append(_of_answers(column, texts))
             continue
-        if not _may_say(column, texts):
+        if not _may_say(column, texts) or not _is_of_labels(column, texts):
             continue
         states = {text: state_in(text) for text in texts}
         others = [text for text, state in states.items() if state is None]
@@ -120,8 +143,9 @@ def reviews_in(columns: Mapping[str, Mapping[str, int]], file: str) -> tuple[Rev
             found.append(Review(column, {text: state for text, state in states.items() if state is not None}, blank))
         elif refused := next((text for text in texts if _may_reject(text)), None):
             # Passed over, it would make findings of what was rejected.
+            beside = [text for text in others if text != refused][:3] or list(texts)[:3]
             raise InputError(
-                f"{file}: {column} has {shown(refused)} beside {', '.join(map(shown, others[:3]))}, and may say which "
+                f"{file}: {column} has {shown(refused)} beside {', '.join(map(shown, beside))}, and may say which "
                 "rows count: write accepted, rejected or pending there, or rename the column if it says something else"
             )
     return tuple(found)
@@ -156,18 +180,25 @@ def states_of(table: "pd.DataFrame", reviews: tuple[Review, ...], file: str) -> 
     return states
 
 
-def said_of_rows(reviews: tuple[Review, ...], states: np.ndarray) -> dict[str, str]:
-    """What a user is told: kind → how many rows, by which cells of which columns."""
+def said_of_rows(reviews: tuple[Review, ...], states: np.ndarray, is_wide: bool = False) -> dict[str, str]:
+    """What a user is told: kind → how many rows, by which cells of which columns. is_wide: beside columns of labels,
+    of which a column of yes and no may be one."""
     said = {}
     for state, kind in ((REJECTED, REJECTED_ROWS), (PENDING, PENDING_ROWS)):
         if not (n_rows := int((states == state).sum())):
             continue
         cells = [
             f"{review.column}: {', '.join([text for text, of in review.states.items() if of == state][:_MOST_SHOWN])}"
-            for review in reviews
             if state in review.states.values()
+            else f"{review.column}: empty cells"
+            for review in reviews
+            if state in (review.blank, *review.states.values())
         ]
-        said[kind] = "; ".join([f"{n_rows} of {len(states)}", *cells])
+        may_be_labels = [review.column for review in reviews if is_wide and is_answers(review.states)]
+        hint = (
+            [f"--label with {', '.join(may_be_labels)} among the others if that is a finding"] if may_be_labels else []
+        )
+        said[kind] = "; ".join([f"{n_rows} of {len(states)}", *cells, *hint])
     return said
 
 
@@ -186,12 +217,43 @@ def _may_say(column: str, texts: Mapping[str, int]) -> bool:
 
 def _named_state(column: str) -> int | None:
     """What a yes in a column says of its row."""
-    name = _PREFIX.sub("", plain_name(column))
+    for name in (_PREFIX.sub("", plain_name(column)), _without_companions(column)):
+        if (state := _state_of_name(name)) is not None:
+            return state
+    return None
+
+
+def _without_companions(column: str) -> str:
+    """verified of verified_by_radiologist and label_verified; empty for who has verified, and when."""
+    if _BESIDE.search(plain_name(column)):
+        return ""
+    words = [plain_name(word) for word in _WORD.findall(column)]
+    return "".join(word for word in words if not (_BESIDE_THEM.fullmatch(word) or _UNSTATED.fullmatch(word)))
+
+
+def _state_of_name(name: str) -> int | None:
     if _REJECTED.fullmatch(name):
         return REJECTED
     if _ACCEPTED.fullmatch(name):
         return COUNTS
-    return PENDING if _PENDING.fullmatch(name) or is_unsure(name) else None
+    # U may be short for anything.
+    return PENDING if _PENDING.fullmatch(name) or (len(name) > 1 and is_unsure(name)) else None
+
+
+def _is_of_labels(column: str, texts: Iterable[str]) -> bool:
+    """Whether a column called status or alike is of the labels, by its name or by a cell that rejects as only reviews
+    do. Of a test that is positive or negative it is not."""
+    if _ITS_NAME.fullmatch(plain_name(column)):
+        return True
+    texts = list(texts)
+    return not any(map(_is_answer, texts)) and any(_may_reject(text, only_reviews=True) for text in texts)
+
+
+def _is_answer(text: str) -> bool:
+    try:
+        return answer(text) in (0, 1)
+    except ValueError:
+        return False
 
 
 def _of_answers(column: str, texts: Mapping[str, int]) -> Review:
@@ -202,7 +264,12 @@ def _of_answers(column: str, texts: Mapping[str, int]) -> Review:
     return Review(column, {text: states[answer(text)] for text in texts}, no)
 
 
-def _may_reject(text: str) -> bool:
-    """Whether a cell has a word that rejects its row, or has it wait for a review."""
-    words = [plain_name(word) for word in re.split(r"[\s,;:/()\-_]+", text)]
-    return any(_REJECTED.fullmatch(word) or _PENDING.fullmatch(word) for word in (*words, plain_name(text)) if word)
+def _may_reject(text: str, only_reviews: bool = False) -> bool:
+    """Whether a cell has a word that rejects its row, or has it wait for a review.
+
+    only_reviews: words that are said of other things, too, do not count.
+    """
+    words = [plain_name(word) for word in (*re.split(r"[\s,;:/()\-_]+", text), text)]
+    if only_reviews:
+        return any(_REJECTED.fullmatch(word) and not _OF_ANYTHING.fullmatch(word) for word in words)
+    return any(_REJECTED.fullmatch(word) or _PENDING.fullmatch(word) for word in words)
