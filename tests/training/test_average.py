@@ -87,7 +87,8 @@ def test_an_average_as_good_as_the_best_is_deployed(averaged, again, monkeypatch
     assert "the best one stays deployed" in said
     description = json.loads((run / "model.json").read_text())
     assert "averaged_epochs" not in description
-    assert description["metrics"]["dice"] == max(dice_of(run).values())
+    # The table of epochs has it as Lightning keeps it, in 32 bits.
+    assert description["metrics"]["dice"] == pytest.approx(max(dice_of(run).values()), rel=1e-6)
     assert (run / "validation" / "predictions.json").read_bytes() == before
 
 

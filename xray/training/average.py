@@ -86,7 +86,8 @@ def deploy_average(trainer: L.Trainer, task: Any, run: Path, keeper: KeepBest, b
     task.load_state_dict(mean_of([keeper.path(epoch) for epoch in epochs]))
     reestimate_norms(trainer, task)
     trainer.validate(task, verbose=False)
-    score = float(task.metrics[task.monitored])
+    # As precise as Lightning keeps the best one's: what is equal must not be worse by rounding.
+    score = float(torch.tensor(float(task.metrics[task.monitored]), dtype=torch.float32))
     which = f"average of epochs {', '.join(str(epoch + 1) for epoch in epochs)}"
     words = f"{which}: {task.monitored} {score:.4f} against {best:.4f} of the best one"
     if score >= best:
