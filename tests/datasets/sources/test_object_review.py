@@ -107,9 +107,9 @@ def test_what_was_rejected_is_no_box_and_unknown(folder, write, no):
 
 def test_what_is_no_review():
     others = [{"status": "new"}, {"state": "unknown"}, {"verified": 0}, {"confirmed": False}, {"deleted": 0}, {"id": 3}]
-    others += [{"status": None}, {"review": ["rejected"]}, {"reviewed_by": "rejected"}, {"name": "deleted"}, {1: "x"}]
+    others += [{"status": None}, {"review": ["no", "ok"]}, {"reviewed_by": "rejected"}, {"name": "deleted"}, {1: "x"}]
     assert [one for one in others if withheld_by(one)] == []
-    assert withheld_by({"area": 3, "deleted": True}) == "deleted: 'True'"
+    assert withheld_by({"area": 3, "deleted": True}) == "deleted: True"
     assert withheld_by({"ignore": 1}) == "ignore: 1"
     assert [word for word in ("pending", "To be reviewed", "not reviewed") if not withheld_by({"status": word})] == []
 
@@ -190,3 +190,44 @@ def test_positive_and_negative_are_answers_to_their_field(folder):
     source = labelstudio(folder, *tasks)
     assert whole(source) == {"0": ([], []), "1": (["Mass"], [])}
     assert source.images[0].normal
+
+
+@pytest.mark.parametrize(
+    "said_of_it",
+    [
+        {"review": {"status": "rejected"}}, {"extra": {"review": {"state": "Declined"}}}, {"status": ["rejected"]},
+        {"reviews": [{"status": "ok"}, {"status": "rejected"}]}, {"box_deleted": 1},
+    ],
+)  # fmt: skip
+def test_what_stands_within_other_values(said_of_it):
+    assert withheld_by(said_of_it)
+
+
+@pytest.mark.parametrize(
+    "said_of_it",
+    [
+        {"reviews": [{"status": "rejected"}, {"status": "ok"}]}, {"tube_status": "removed"},
+        {"covid_status": "suspected"}, {"attributes": {"fracture_state": "open"}},
+        {"segmentation": [[1, 2, 3, 4, 5, 6]]}, {"status": []},
+    ],
+)  # fmt: skip
+def test_what_is_no_review_takes_no_box(said_of_it):
+    assert withheld_by(said_of_it) == ""
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"status": "unlabeled"}, {"annotation_status": "not started"}, {"state": "todo"}, {"status": "skipped"},
+        {"skipped": True}, {"status": "To annotate"},
+    ],
+)  # fmt: skip
+def test_a_picture_that_nobody_has_annotated_is_not_normal(folder, entry):
+    coco(folder, [[("Mass", {})], [], []])
+    content = json.loads((folder / "a.json").read_text())
+    content["images"][1] |= entry
+    content["images"][2] |= {"status": "annotated", "unknown": False, "covid_status": "unknown"}
+    (folder / "a.json").write_text(json.dumps(content))
+    source = read_coco(folder)
+    assert [image.file_name for image in source.images] == ["0.png", "2.png"]
+    assert [image.unknown or () for image in source.images] == [(), ()]

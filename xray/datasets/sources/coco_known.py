@@ -13,6 +13,8 @@ from xray.datasets.category_map import plain
 from xray.datasets.source import Dropped, SourceImage
 from xray.datasets.sources.normal_names import NormalNames
 from xray.datasets.sources.object_review import withheld_by
+from xray.datasets.sources.table_answers import is_unsaid
+from xray.datasets.sources.table_review import is_state
 from xray.datasets.sources.tables import plain_name
 from xray.structures.values import flag_of, identity, is_missing, shown, whole_number
 
@@ -78,7 +80,7 @@ def known_by_entry(entries: list[Any], categories: Categories, table: str, dropp
             said.setdefault(key_of(entry.get("id")), Said()).not_annotated = why
         for key in KNOWN:
             value = entry.get(key)
-            if is_missing(value) or value == {}:
+            if is_missing(value) or value is False or value == {}:
                 continue
             one = said.setdefault(key_of(entry.get("id")), Said())
             ids = [categories.id_of(label) for label in (value if isinstance(value, list) else [value])]
@@ -127,7 +129,11 @@ def _not_annotated(entry: dict[str, Any]) -> str:
                 return f"{name}: {shown(value)}"
         except ValueError:
             continue
-    return withheld_by(entry)
+    if why := withheld_by(entry):
+        return why
+    # Here a word for what nobody has said is no remark of a tool beside a drawn box.
+    words = ((name, value) for name, value in entry.items() if isinstance(value, str) and is_unsaid(value))
+    return next((f"{name}: {shown(value)}" for name, value in words if is_state(name)), "")
 
 
 def key_of(value: Any) -> Any:

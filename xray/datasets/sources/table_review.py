@@ -43,6 +43,7 @@ _OF_ANYTHING = re.compile(
 """Those of them that are said of patients, devices and appointments, too."""
 _PENDING = re.compile(
     r"pending|open|waiting|draft|preliminary|provisional|deferred|onhold|inprogress|disputed|questioned|flagged"
+    r"|(not|un)?(yet)?(started|assigned)|queued|skip(ped)?|(annotat|label?l)ing|to(annotate|label)"
     r"|(to|needs?|for|in|under|awaits?|awaiting|requires?|pending)(be)?(second)?(re)?(view|check|confirmation)(ed|ing)?"
     r"|(un|not)(yet)?(confirmed|verified|validated|accepted|approved|reviewed|checked|finished|completed?|done)"
 )
@@ -118,6 +119,12 @@ def is_review(column: str) -> bool:
     One called valid may be of the split for validating.
     """
     return _named_state(column) is not None and not is_named_as_split(column)
+
+
+def is_state(name: str) -> bool:
+    """Whether an attribute is called after the state of labels: status, review_state, annotationStatus."""
+    plain = plain_name(name)
+    return bool(_NAME.search(plain) and _ITS_NAME.fullmatch(plain))
 
 
 def reviews_in(columns: Mapping[str, Mapping[str, int]], file: str) -> tuple[Review, ...]:
