@@ -211,15 +211,18 @@ def said_of_rows(reviews: tuple[Review, ...], states: np.ndarray, is_wide: bool 
 
 @functools.lru_cache(maxsize=1024)
 def _is_called_so(name: str) -> bool:
-    plain = plain_name(name)
-    return is_review(name) or (_NAME.search(plain) is not None and not _BESIDE.search(plain))
+    return is_review(name) or _is_named_for_states(name)
 
 
 def _may_say(column: str, texts: Mapping[str, int]) -> bool:
     """Whether a column is called as those are that hold states of a review, and holds words."""
-    name = plain_name(column)
     has_words = any(any(map(str.isalpha, text)) for text in texts)
-    return has_words and len(texts) <= _MOST_WORDS and bool(_NAME.search(name)) and not _BESIDE.search(name)
+    return has_words and len(texts) <= _MOST_WORDS and _is_named_for_states(column)
+
+
+def _is_named_for_states(name: str) -> bool:
+    plain = plain_name(name)
+    return bool(_NAME.search(plain)) and not _BESIDE.search(plain)
 
 
 def _named_state(column: str) -> int | None:
