@@ -84,10 +84,14 @@ def known(source):
 
 @pytest.mark.parametrize("write", [voc, cvat, coco, coco_keys])
 @pytest.mark.parametrize(
-    "no", [{"status": "rejected"}, {"deleted": "1"}, {"Review state": "to review"}, {"is_rejected": "true"}]
-)
+    "no",
+    [
+        {"status": "rejected"}, {"deleted": "1"}, {"Review state": "to review"}, {"is_rejected": "true"},
+        {"deleted_at": "2024-05-01"},
+    ],
+)  # fmt: skip
 def test_what_was_rejected_is_no_box_and_unknown(folder, write, no):
-    yes = {"status": "accepted", "occluded": "0", "deleted": "0", "verified": "false"}
+    yes = {"status": "accepted", "occluded": "0", "deleted": "0", "verified": "false", "deleted_at": "never"}
     pictures = [
         [("Mass", yes), ("Mass", no)], [("Mass", no)], [("Nodule", {})], [], [(NONE, no)],
         [("Mass", no), ("Nodule", yes)],
@@ -108,9 +112,11 @@ def test_what_was_rejected_is_no_box_and_unknown(folder, write, no):
 def test_what_is_no_review():
     others = [{"status": "new"}, {"state": "unknown"}, {"verified": 0}, {"confirmed": False}, {"deleted": 0}, {"id": 3}]
     others += [{"status": None}, {"review": ["no", "ok"]}, {"reviewed_by": "rejected"}, {"name": "deleted"}, {1: "x"}]
+    others += [{"deleted_at": None}, {"deleted_at": 0.0}]
     assert [one for one in others if withheld_by(one)] == []
     assert withheld_by({"area": 3, "deleted": True}) == "deleted: True"
     assert withheld_by({"ignore": 1}) == "ignore: 1"
+    assert withheld_by({"deleted_at": 1.7e9}) == "deleted_at: 1700000000.0"
     assert [word for word in ("pending", "To be reviewed", "not reviewed") if not withheld_by({"status": word})] == []
 
 

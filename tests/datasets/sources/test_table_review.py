@@ -3,9 +3,10 @@
 import pytest
 from source_cases import said, told, write_picture
 
+from xray.datasets.sources.review_words import is_of_passing, is_of_taking, is_taken, state_in
 from xray.datasets.sources.table import read_table
 from xray.datasets.sources.table_beside import OF_ANSWERS
-from xray.datasets.sources.table_review import OF_REVIEW, PENDING_ROWS, REJECTED_ROWS, state_in
+from xray.datasets.sources.table_review import OF_REVIEW, PENDING_ROWS, REJECTED_ROWS
 from xray.datasets.sources.table_rows import BOX_OF_UNCERTAIN, BOX_REJECTED
 from xray.errors import InputError
 
@@ -225,7 +226,7 @@ def test_which_cells_wait_is_said_of_empty_ones_too(read):
 def test_what_may_be_a_review_is_named_with_its_cells(read):
     source = read("image,label,status,remark,review_date", "0,M,new,,2020-01-02", "1,N,stable,rejected,")
     assert known(source) == {"0": ("M", "", []), "1": ("N", "", [])}
-    assert said(source) == {OF_REVIEW: "status (new, stable), remark (rejected)"}
+    assert said(source) == {OF_REVIEW: "status (new, stable), remark (rejected), review_date (2020-01-02)"}
     # A column called valid may be of the split for validating.
     assert said(read("image,label,valid", "0,M,0", "1,M,1")) == {OF_ANSWERS: "valid"}
 
@@ -233,3 +234,74 @@ def test_what_may_be_a_review_is_named_with_its_cells(read):
 def test_a_table_of_which_no_row_counts_is_refused(read):
     with pytest.raises(InputError, match="by status no row is confirmed"):
         read("image,label,status", "0,M,rejected", "1,N,pending")
+
+
+TAKEN = [
+    "deleted_at",
+    "DeletedAt",
+    "deletedBy",
+    "date_deleted",
+    "removed_on",
+    "Rejection date",
+    "label_rejected_by",
+    "superseded_by",
+]
+PASSED = ["verified_by", "approvedAt", "Confirmation date", "validated_by_user", "date_signed", "reviewed_by"]
+OTHERS = [
+    "tube_removed_at",
+    "deleted",
+    "date",
+    "updated_at",
+    "created_by",
+    "withdrawn_on",
+    "covid_confirmed_on",
+    "study_date",
+    "by",
+]
+
+
+def test_names_of_when_and_by_whom():
+    assert [name for name in (*TAKEN, *PASSED, *OTHERS) if is_of_taking(name)] == TAKEN
+    assert [name for name in (*TAKEN, *PASSED, *OTHERS) if is_of_passing(name)] == PASSED
+
+
+def test_cells_of_when_and_by_whom():
+    yes = ["2024-05-01", "2024-05-01T10:00:00Z", "01/05/2024", "1714557600", "Dr. A", "1", "true", "R9", "2000-01-01"]
+    no = ["", "0", "0.0", "-", "NaT", "null", "never", "nobody", "False", "0000-00-00 00:00:00", "0001-01-01T00:00:00Z"]
+    no += ["9999-12-31", "1970-01-01 00:00:00", "1/1/0001 12:00:00 AM", "not deleted"]
+    assert [text for text in (*yes, *no) if is_taken(text)] == yes
+
+
+@pytest.mark.parametrize("column", TAKEN)
+@pytest.mark.parametrize("none", ["", "0", "NULL"])
+@pytest.mark.parametrize("is_wide", [False, True])
+def test_a_column_of_when_a_row_was_deleted(read, column, none, is_wide):
+    cells = [none, "2024-05-01 10:00:00", none]
+    labels = ["1,0", "1,0", "0,1"] if is_wide else "MMN"
+    lines = [f"{row},{labels[row]},{cell}" for row, cell in enumerate(cells)]
+    source = read(f"image,{'M,N' if is_wide else 'label'},{column}", *lines)
+    assert known(source) == {"0": ("M", "", []), "1": ("", "MN", []), "2": ("N", "", [])}
+    assert said(source) == {REJECTED_ROWS: f"1 of 3; {column}: 2024-05-01 10:00:00"}
+
+
+def test_boxes_of_deleted_rows(read):
+    lines = ["0,M,1,2,5,5,", "0,M,20,2,5,5,2024-05-01", "1,M,1,2,5,5,2024-05-02", "2,N,1,2,5,5,"]
+    source = read("image,label,x,y,w,h,deleted_at", *lines)
+    assert known(source) == {"0": ("M", "", [(1, 2)]), "1": ("", "MN", []), "2": ("N", "", [(1, 2)])}
+    assert [drop.reason for drop in source.dropped][:2] == [BOX_REJECTED, BOX_REJECTED]
+
+
+@pytest.mark.parametrize("is_wide", [False, True])
+@pytest.mark.parametrize("cells", [("1", "0", "1"), ("AB", "", "CD"), ("2024-05-01", "", "2024-05-02")])
+def test_who_has_verified_some_rows_is_named_and_no_finding(read, cells, is_wide):
+    labels = ["1,0", "1,0", "0,1"] if is_wide else "MMN"
+    lines = [f"{row},{labels[row]},{cell}" for row, cell in enumerate(cells)]
+    source = read(f"image,{'M,N' if is_wide else 'label'},verified_by", *lines)
+    assert known(source) == {"0": ("M", "", []), "1": ("M", "", []), "2": ("N", "", [])}
+    assert said(source) == {OF_REVIEW: f"verified_by ({', '.join(filter(None, dict.fromkeys(cells)))})"}
+
+
+def test_who_has_verified_all_rows_goes_without_a_word(read):
+    source = read("image,label,verified_by,verified_on", "0,M,AB,2024-05-01", "1,N,CD,2024-05-02")
+    assert known(source) == {"0": ("M", "", []), "1": ("N", "", [])}
+    assert said(source) == {}

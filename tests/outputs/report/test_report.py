@@ -129,12 +129,12 @@ def test_the_page_says_what_was_found(tmp_path: Path, store: Store) -> None:
         "AUROC 0.750",
         "mean over 2 labels",
         # Cardiomegaly: 0.9 and 0.7 in the two that show it, 0.5 in the one that does not. One of two from 0.5 up.
-        "Cardiomegaly highest box score 2 1.000",
-        "Aortic enlargement highest box score 1 0.500",
+        "Cardiomegaly highest score of its rows 2 1.000",
+        "Aortic enlargement highest score of its rows 1 0.500",
         "abnormal 1 − “No finding” 2 1.000",
         "Whole radiographs called positive at a score of 0.5 or more",
         "Pictures need not show the same: there, boxes have a score of 0.3 or more",
-        "Cardiomegaly highest box score 0.5 1.000",
+        "Cardiomegaly highest score of its rows 0.5 1.000",
     ):
         assert words in page.text.replace("– ", ""), words
     assert list(tmp_path.glob("*.part")) == []

@@ -13,8 +13,8 @@ from xray.datasets.category_map import plain
 from xray.datasets.source import Dropped, SourceImage
 from xray.datasets.sources.normal_names import NormalNames
 from xray.datasets.sources.object_review import withheld_by
+from xray.datasets.sources.review_words import is_state
 from xray.datasets.sources.table_answers import is_unsaid
-from xray.datasets.sources.table_review import is_state
 from xray.datasets.sources.tables import plain_name
 from xray.structures.values import flag_of, identity, is_missing, shown, whole_number
 

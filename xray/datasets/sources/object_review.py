@@ -5,7 +5,7 @@ As in tables (`table_review`): what was rejected, or waits for a review, is no b
 
 from collections.abc import Iterator, Mapping
 
-from xray.datasets.sources.table_review import COUNTS, state_said
+from xray.datasets.sources.review_words import COUNTS, state_said
 from xray.structures.values import is_missing, shown
 
 REVIEWED = "object that a review has rejected or not confirmed: its finding is unknown there"
@@ -25,12 +25,12 @@ def withheld_by(said: Mapping[str, object]) -> str:
     return ""
 
 
-def _single(said: Mapping[str, object], depth: int = 0) -> Iterator[tuple[str, str | int]]:
+def _single(said: Mapping[str, object], depth: int = 0) -> Iterator[tuple[str, str | float]]:
     """Names and values, also those within other values: review: {status: rejected}. Of several reviews the last counts;
     theirs has the name of the list where it has none that says more."""
     for name, value in said.items():
         last = value[-1] if isinstance(value, list) and value else value
         if isinstance(last, dict) and depth < _DEEPEST:
             yield from _single(last, depth + 1)
-        elif isinstance(last, str | int) and (last is value or len(value) == 1):  # type: ignore[arg-type]
+        elif isinstance(last, str | int | float) and (last is value or len(value) == 1):  # type: ignore[arg-type]
             yield str(name), last

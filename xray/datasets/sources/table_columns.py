@@ -10,11 +10,12 @@ from xray.datasets.sizes import IDS, size_columns
 from xray.datasets.sources.box_names import FORMS, Form, boxes_among, keyed_form
 from xray.datasets.sources.named_files import NamedFiles, PathEnds
 from xray.datasets.sources.patients import PATIENT_COLUMNS
+from xray.datasets.sources.review_words import is_of_passing, is_of_taking, is_review
 from xray.datasets.sources.splits import split_meant
 from xray.datasets.sources.table_answers import is_answers, is_named_as_split, is_uncertain_alone, no_answer
 from xray.datasets.sources.table_beside import OF_ANSWERS, SAID, doubts_of, said_column
 from xray.datasets.sources.table_names import AGES, LABELS, NO_LABELS, NOTHING_ELSE, READERS, SEXES, SPLITS, VIEWS
-from xray.datasets.sources.table_review import OF_REVIEW, Review, doubtful_reviews, is_review, reviews_in
+from xray.datasets.sources.table_review import OF_REVIEW, Review, doubtful_reviews, reviews_in
 from xray.datasets.sources.tables import factorize, plain_name, spellings
 from xray.errors import InputError
 from xray.structures.values import is_missing
@@ -121,12 +122,13 @@ def find_columns(table: "pd.DataFrame", name: str, files: NamedFiles, chosen: Ch
     reviews = reviews_in(counts, name)
     for review in reviews:
         counts.pop(review.column)
-    doubts = doubts_of(counts, NO_LABELS, bool(box)) if labels and not is_wide else {}
+    unsigned = {column: texts for column, texts in counts.items() if not is_of_passing(column)}
+    doubts = doubts_of(unsigned, NO_LABELS, bool(box)) if labels and not is_wide else {}
     if is_wide and (
         answers := [column for column in counts if plain_name(column) in SAID and is_answers(counts[column])]
     ):
         doubts[OF_ANSWERS] = answers
-    if of_review := doubtful_reviews(counts):
+    if of_review := doubtful_reviews(counts, len(table)):
         doubts[OF_REVIEW] = of_review
     columns = Columns(
         own_id, labels, is_wide, box, form, size, split=split, silent=silent, said=said, reviews=(), unused=(),
@@ -321,8 +323,8 @@ def _label_columns(find: _Finder, text: str, is_split_said: bool) -> tuple[tuple
     if columns:
         return columns, len(columns) > 1 or is_answers(find.texts(columns[0]), is_named_label=True)
     free = [column for column in find.all if column not in find.used and plain_name(column) not in NO_LABELS]
-    wide = [column for column in free if is_answers(find.texts(column))]
-    wide = [column for column in wide if not is_review(column)]
+    free = [column for column in free if not (is_of_taking(column) or is_of_passing(column))]
+    wide = [column for column in free if is_answers(find.texts(column)) and not is_review(column)]
     of_splits = [column for column in wide if is_named_as_split(column)]
     if of_splits and not is_split_said:
         raise InputError(

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xray.datasets.sources.normal_names import NormalNames
+from xray.datasets.sources.review_words import COUNTS, PENDING, REJECTED
 from xray.datasets.sources.table_answers import answer, is_unsaid, is_unsure
 from xray.datasets.sources.table_beside import is_denying
 from xray.datasets.sources.table_columns import Columns
-from xray.datasets.sources.table_review import COUNTS, PENDING, REJECTED, states_of
+from xray.datasets.sources.table_review import states_of
 from xray.datasets.sources.table_typed import text as cell_text
 from xray.datasets.sources.tables import factorize
 from xray.errors import InputError

@@ -1,75 +1,43 @@
 """Columns beside the labels that say what a review made of each row: `status` (confirmed, rejected), `deleted` (0, 1).
 
 A rejected row is no finding, and no box; nor does it say that the finding is absent: somebody may have rejected the box
-alone. What is pending is neither. Both are unknown.
+alone. What is pending is neither. Both are unknown. `review_words` knows the names and the words.
 """
 
 import dataclasses
-import functools
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xray.datasets.sources.table_answers import answer, is_answers, is_named_as_split, is_question, is_unsaid, is_unsure
-from xray.datasets.sources.tables import factorize, plain_name
+from xray.datasets.sources.review_words import (
+    COUNTS,
+    PENDING,
+    REJECTED,
+    is_of_labels,
+    is_of_passing,
+    is_of_taking,
+    is_review,
+    is_taken,
+    may_reject,
+    may_say,
+    named_state,
+    state_in,
+)
+from xray.datasets.sources.table_answers import answer, is_answers
+from xray.datasets.sources.tables import factorize
 from xray.errors import InputError
 from xray.structures.values import is_missing, shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COUNTS, PENDING, REJECTED = 0, 1, 2
-"""What a review made of a row; of several columns the largest counts."""
-
 OF_REVIEW = "columns that may say which rows a review took, and are not used: all rows count"
 REJECTED_ROWS = "rows that a review has rejected: no findings, and unknown unless another reader says otherwise"
 PENDING_ROWS = "rows that a review has not confirmed: unknown"
 
-_ACCEPTED = re.compile(
-    r"(re)?confirmed|accept(ed)?|approved?|verified|valid(ated)?|agree(d)?|correct(ed)?|ok(ay)?|pass(ed)?|keep|kept|done"
-    r"|completed?|final(i[sz]ed)?|finished|reviewed|truepositive|tp|signed(off)?|amended|addend(um|ed)|revised"
-)
-_REJECTED = re.compile(
-    r"reject(ed)?|declined?|deleted?|removed?|denied|refused?|invalid(ated)?|incorrect|wrong|discard(ed)?|dismiss(ed)?"
-    r"|disagree(d)?|disapproved?|falsepositive|fp|fail(ed)?|excluded?|cancell?ed|withdrawn|superseded|obsolete|void(ed)?"
-    r"|erroneous|error|mistake|retracted|revoked|dropp?(ed)?|ignored?|hidden|not(accepted|approved|valid|correct|ok)"
-)
-_OF_ANYTHING = re.compile(
-    r"removed?|declined?|denied|refused?|fail(ed)?|excluded?|cancell?ed|withdrawn|void(ed)?|error|hidden|ignored?"
-    r"|dropp?(ed)?|deleted?|revoked"
-)
-"""Those of them that are said of patients, devices and appointments, too."""
-_PENDING = re.compile(
-    r"pending|open|waiting|draft|preliminary|provisional|deferred|onhold|inprogress|disputed|questioned|flagged"
-    r"|(not|un)?(yet)?(started|assigned)|queued|skip(ped)?|(annotat|label?l)ing|to(annotate|label)"
-    r"|(to|needs?|for|in|under|awaits?|awaiting|requires?|pending)(be)?(second)?(re)?(view|check|confirmation)(ed|ing)?"
-    r"|(un|not)(yet)?(confirmed|verified|validated|accepted|approved|reviewed|checked|finished|completed?|done)"
-)
-_PREFIX = re.compile(r"^(is|was|are|has|hasbeen|markedas|marked)(?=.)")
-_NAME = re.compile(
-    r"status|state|review|approv|verif|verdict|decision|confirm|accept|reject|adjudic|validat|curat|disposition|^q[ac]"
-)
-_BESIDE = re.compile(r"(by|(?<!vali)date|time|(?<!val)id|comments?|notes?|reason)$")
-"""Of reviews, too: who made them and when. Words are not looked for there."""
-_ITS_WORDS = re.compile(
-    r"(status|state|review(s|ed|ers?|ing)?|approv(al|ed)|verif(ied|ication)|verdict|decision|confirm(ed|ation)"
-    r"|accept(ed|ance)|reject(ed|ion)|adjudicat(ed|ion|or)|validat(ed|ion|or)|curat(ed|ion|or)|disposition|q[ac])"
-)
-_BESIDE_THEM = re.compile(
-    r"(label(s|l?ers?|l?ing|l?ed)?|annotat(ions?|ors?|ed)|box(es)?|bbox|findings?|lesions?|objects?|regions?|roi|masks?"
-    r"|segmentation|row|record|entry|item|task|image|img|picture|radiograph|file|readers?|radiologists?|rad|experts?"
-    r"|doctors?|dr|physicians?|md|senior|junior|consensus|quality|control|assurance|check|result|outcome|final|first"
-    r"|second|third|current|last|latest|overall|manual|human|gt|ground|truth|by|of|the|is|was|has|been|\d+)"
-)
-_UNSTATED = re.compile(r"status|state|reviews?|q[ac]")
-"""Those of its words by which a yes says nothing: of qc_passed the other does."""
-_ITS_NAME = re.compile(f"({_ITS_WORDS.pattern}|{_BESIDE_THEM.pattern})+")
-"""How a column is called that is of the labels' review, and not of a patient, an examination or an infection."""
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+")
-_MOST_SHOWN, _MOST_WORDS = 6, 20
-"""Cells that are shown; more different ones are no states."""
+_MOST_SHOWN = 6
+"""Cells that are shown."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,44 +57,6 @@ class Review:
         return states
 
 
-def state_in(text: str) -> int | None:
-    """What a word says of a row; None for what is no such word."""
-    word = plain_name(text)
-    if _REJECTED.fullmatch(word):
-        return REJECTED
-    if _ACCEPTED.fullmatch(word):
-        return COUNTS
-    return PENDING if _PENDING.fullmatch(word) or is_unsure(text) or is_unsaid(text) or is_question(text) else None
-
-
-def state_said(name: str, value: str) -> int:
-    """What one attribute of a drawn object says of it; COUNTS for what is none of a review, or confirms it or not."""
-    if not _is_called_so(name):
-        return COUNTS
-    if is_review(name):
-        try:
-            return (_named_state(name) or COUNTS) if answer(value) == 1 else COUNTS
-        except ValueError:
-            return state_in(value) or COUNTS
-    if not _may_say(name, {value: 1}) or (is_unsaid(value) and not _PENDING.fullmatch(plain_name(value))):
-        return COUNTS
-    return (state_in(value) or COUNTS) if _is_of_labels(name, [value]) else COUNTS
-
-
-def is_review(column: str) -> bool:
-    """Whether a column of yes and no is called after what a review makes of a row: deleted, is_confirmed, to review.
-
-    One called valid may be of the split for validating.
-    """
-    return _named_state(column) is not None and not is_named_as_split(column)
-
-
-def is_state(name: str) -> bool:
-    """Whether an attribute is called after the state of labels: status, review_state, annotationStatus."""
-    plain = plain_name(name)
-    return bool(_NAME.search(plain) and _ITS_NAME.fullmatch(plain))
-
-
 def reviews_in(columns: Mapping[str, Mapping[str, int]], file: str) -> tuple[Review, ...]:
     """The columns that say which rows count.
 
@@ -138,17 +68,20 @@ def reviews_in(columns: Mapping[str, Mapping[str, int]], file: str) -> tuple[Rev
     """
     found = []
     for column, texts in columns.items():
+        if texts and is_of_taking(column):
+            found.append(Review(column, {text: REJECTED if is_taken(text) else COUNTS for text in texts}))
+            continue
         if texts and is_review(column) and is_answers(texts):
             found.append(_of_answers(column, texts))
             continue
-        if not _may_say(column, texts) or not _is_of_labels(column, texts):
+        if not may_say(column, texts) or not is_of_labels(column, texts):
             continue
         states = {text: state_in(text) for text in texts}
         others = [text for text, state in states.items() if state is None]
         if not others:
             blank = PENDING if COUNTS in states.values() else COUNTS
             found.append(Review(column, {text: state for text, state in states.items() if state is not None}, blank))
-        elif refused := next((text for text in texts if _may_reject(text)), None):
+        elif refused := next((text for text in texts if may_reject(text)), None):
             # Passed over, it would make findings of what was rejected.
             beside = [text for text in others if text != refused][:3] or list(texts)[:3]
             raise InputError(
@@ -158,16 +91,18 @@ def reviews_in(columns: Mapping[str, Mapping[str, int]], file: str) -> tuple[Rev
     return tuple(found)
 
 
-def doubtful_reviews(columns: Mapping[str, Mapping[str, int]]) -> list[str]:
+def doubtful_reviews(columns: Mapping[str, Mapping[str, int]], n_rows: int) -> list[str]:
     """Of columns that are not used those that may be of a review, with their cells.
 
-    columns: as for `reviews_in`.
+    columns: as for `reviews_in`. n_rows: of the table. One of who has confirmed a row, or when, is named where it is
+    empty in some: a column of initials does not say that the others are wrong.
     """
     said = []
     for column, texts in columns.items():
         states = [state_in(text) for text in texts]
         is_known = bool(texts) and None not in states and REJECTED in states
-        if is_known or (_may_say(column, texts) and not is_answers(texts)):
+        is_partial = is_of_passing(column) and (is_answers(texts) or 0 < sum(texts.values()) < n_rows)
+        if is_known or is_partial or (may_say(column, texts) and not is_answers(texts)):
             more = f" and {len(texts) - _MOST_SHOWN} more" if len(texts) > _MOST_SHOWN else ""
             said.append(f"{column} ({', '.join(text[:30] for text in list(texts)[:_MOST_SHOWN])}{more})")
     return said
@@ -209,77 +144,9 @@ def said_of_rows(reviews: tuple[Review, ...], states: np.ndarray, is_wide: bool 
     return said
 
 
-@functools.lru_cache(maxsize=1024)
-def _is_called_so(name: str) -> bool:
-    return is_review(name) or _is_named_for_states(name)
-
-
-def _may_say(column: str, texts: Mapping[str, int]) -> bool:
-    """Whether a column is called as those are that hold states of a review, and holds words."""
-    has_words = any(any(map(str.isalpha, text)) for text in texts)
-    return has_words and len(texts) <= _MOST_WORDS and _is_named_for_states(column)
-
-
-def _is_named_for_states(name: str) -> bool:
-    plain = plain_name(name)
-    return bool(_NAME.search(plain)) and not _BESIDE.search(plain)
-
-
-def _named_state(column: str) -> int | None:
-    """What a yes in a column says of its row."""
-    for name in (_PREFIX.sub("", plain_name(column)), _without_companions(column)):
-        if (state := _state_of_name(name)) is not None:
-            return state
-    return None
-
-
-def _without_companions(column: str) -> str:
-    """verified of verified_by_radiologist and label_verified; empty for who has verified, and when."""
-    if _BESIDE.search(plain_name(column)):
-        return ""
-    words = [plain_name(word) for word in _WORD.findall(column)]
-    return "".join(word for word in words if not (_BESIDE_THEM.fullmatch(word) or _UNSTATED.fullmatch(word)))
-
-
-def _state_of_name(name: str) -> int | None:
-    if _REJECTED.fullmatch(name):
-        return REJECTED
-    if _ACCEPTED.fullmatch(name):
-        return COUNTS
-    # U may be short for anything.
-    return PENDING if _PENDING.fullmatch(name) or (len(name) > 1 and is_unsure(name)) else None
-
-
-def _is_of_labels(column: str, texts: Iterable[str]) -> bool:
-    """Whether a column called status or alike is of the labels, by its name or by a cell that rejects as only reviews
-    do. Of a test that is positive or negative it is not."""
-    if _ITS_NAME.fullmatch(plain_name(column)):
-        return True
-    texts = list(texts)
-    return not any(map(_is_answer, texts)) and any(_may_reject(text, only_reviews=True) for text in texts)
-
-
-def _is_answer(text: str) -> bool:
-    try:
-        return answer(text) in (0, 1)
-    except ValueError:
-        return False
-
-
 def _of_answers(column: str, texts: Mapping[str, int]) -> Review:
     """A column of yes and no. Who has not confirmed a row has not rejected it either."""
-    yes = _named_state(column) or COUNTS
+    yes = named_state(column) or COUNTS
     no = PENDING if yes == COUNTS else COUNTS
     states = {1: yes, 0: no, -1: PENDING, None: PENDING}
     return Review(column, {text: states[answer(text)] for text in texts}, no)
-
-
-def _may_reject(text: str, only_reviews: bool = False) -> bool:
-    """Whether a cell has a word that rejects its row, or has it wait for a review.
-
-    only_reviews: words that are said of other things, too, do not count.
-    """
-    words = [plain_name(word) for word in (*re.split(r"[\s,;:/()\-_]+", text), text)]
-    if only_reviews:
-        return any(_REJECTED.fullmatch(word) and not _OF_ANYTHING.fullmatch(word) for word in words)
-    return any(_REJECTED.fullmatch(word) or _PENDING.fullmatch(word) for word in words)

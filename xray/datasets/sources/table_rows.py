@@ -8,6 +8,7 @@ from xray.datasets import source as reasons
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.edges import MAY_BE_SMALLER, SAME_SIZE, said_of_reach
 from xray.datasets.sources.named_files import PathEnds
+from xray.datasets.sources.review_words import COUNTS, PENDING, REJECTED
 from xray.datasets.sources.table_boxes import (
     PIXELS,
     Reading,
@@ -22,7 +23,6 @@ from xray.datasets.sources.table_boxes import (
 from xray.datasets.sources.table_columns import Columns
 from xray.datasets.sources.table_facts import Facts
 from xray.datasets.sources.table_labels import BAD, BLANK, NEGATIVE, POSITIVE, UNCERTAIN, Labels, label_list
-from xray.datasets.sources.table_review import COUNTS, PENDING, REJECTED
 from xray.datasets.sources.tables import factorize
 from xray.errors import InputError
 from xray.findings import NO_FINDING_BOX

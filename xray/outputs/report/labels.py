@@ -12,7 +12,7 @@ from xray.outputs.report.parts import MOST_LISTED, Bar, Section, Tile, figure
 from xray.structures.thresholds import SHOWN_FROM
 
 ORIGINS = {
-    "rows": "highest box score",
+    "rows": "highest score of its rows",
     "maps": "probability map",
     "classifier": "classifier",
     "no finding": "1 − “No finding”",
