@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from xray.datasets import sources
 from xray.datasets.source import TEST, TRAIN, VAL, Source, SourceImage
 from xray.datasets.sources.splits import split_meant
+from xray.datasets.split_files import HALF_ROW
 from xray.datasets.splits import (
-    HALF_ROW,
     LEAK,
     LEAK_KEPT,
     NO_RADIOGRAPH,
@@ -331,3 +331,78 @@ def test_rows_of_a_table_without_a_split_or_a_name_are_said(tmp_path):
 def test_a_radiograph_that_is_called_like_a_column(tmp_path):
     result = apply_splits(source(["image.png", "#2.png"]), write(tmp_path, test=["image", "#2.png"]))
     assert list(splits(result).values()) == [TEST, TEST]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "1.png, 4.png", "1.png;4.png;", "1\t4", "1.png 4.png", "['1.png', '4.png']", '"1.png","4.png"',
+        "# test, 2.png 3.png\n1.png, 4.png\n", "1.png, b/4.png\na/1.png\n", '["1.png", "4.png"]', "[1, 4]",
+        '[{"image": "1.png", "label": "M"}, {"Image": "4.png"}]',
+    ],
+)  # fmt: skip
+def test_several_names_on_a_line(tmp_path, content):
+    path = tmp_path / ("t.json" if content.startswith(('["', "[1", "[{")) else "t.txt")
+    path.write_text(content)
+    result = apply_splits(source(NAMES), (f"test={path}",))
+    assert list(splits(result).values()) == [TEST, TRAIN, TRAIN, TEST]
+    assert {kind for kind, _ in warned(result)} <= {TWICE}
+
+
+def test_a_name_among_several_that_no_radiograph_has(tmp_path):
+    (tmp_path / "t.txt").write_text("1.png, 9.png, 4.png")
+    result = apply_splits(source(NAMES), (f"test={tmp_path / 't.txt'}",))
+    assert list(splits(result).values()) == [TEST, TRAIN, TRAIN, TEST]
+    assert [(warning.kind, warning.detail) for warning in result.warnings] == [(NO_RADIOGRAPH, "9.png")]
+
+
+@pytest.mark.parametrize("content", ["1.png,2.png\n3.png,4.png\n", "1;4;2\n4;1;2", "1.png 3\n4.png 2\n"])
+def test_lines_that_may_be_lists_or_a_table_are_refused(tmp_path, content):
+    (tmp_path / "t.txt").write_text(content)
+    with pytest.raises(InputError, match=r"t.txt line 1: .* may both be meant: write a name a line"):
+        apply_splits(source(NAMES), (f"test={tmp_path / 't.txt'}",))
+
+
+def test_below_a_header_other_cells_are_no_names(tmp_path):
+    (tmp_path / "t.txt").write_text("image,prior\n1.png,2.png\n4.png,3.png\n")
+    result = apply_splits(source(NAMES), (f"test={tmp_path / 't.txt'}",))
+    assert list(splits(result).values()) == [TEST, TRAIN, TRAIN, TEST]
+    (tmp_path / "p.txt").write_text("7, 8")
+    made = source(NAMES, ["7", "9", "8", "7"])
+    assert list(splits(apply_splits(made, (f"test={tmp_path / 'p.txt'}",), "patient")).values()) == [
+        TEST, TRAIN, TEST, TEST
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"train": ["2", "3.png"], "test": ["1", 4]}, {"name": "mine", "training": [2, 3], "testing": ["a/1.png", "4"]},
+        {"training": [{"image": "2.png"}, {"image": "3.png"}], "test": [{"image": "./data/1.png"}, {"image": "4.png"}]},
+    ],
+)  # fmt: skip
+def test_an_object_of_a_list_for_each_split(tmp_path, content):
+    (tmp_path / "s.json").write_text(json.dumps(content))
+    result = apply_splits(source(NAMES), (str(tmp_path / "s.json"),))
+    assert list(splits(result).values()) == [TEST, TRAIN, TRAIN, TEST]
+
+
+@pytest.mark.parametrize(
+    ("given", "content", "message"),
+    [
+        ("", ["1"], "does not say who trains or tests: write train="),
+        ("test=", {"test": ["1"]}, "holds more than a list of names: give .* without test="),
+        ("", {"fold 1": ["1"]}, "'fold 1' is no split: write train, val and test"),
+        ("test=", [{"label": 3}], "test entry 1 is no name"),
+        ("test=", ["1", None], "test entry 2 is no name"),
+        ("test=", [], "names nothing"),
+        ("", {"test": "1.png"}, "names nothing"),
+    ],
+)
+def test_json_that_is_refused(tmp_path, given, content, message):
+    (tmp_path / "s.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        apply_splits(source(NAMES), (f"{given}{tmp_path / 's.json'}",))
+    (tmp_path / "s.json").write_text('["1", ')
+    with pytest.raises(InputError, match="is no JSON"):
+        apply_splits(source(NAMES), (f"test={tmp_path / 's.json'}",))
