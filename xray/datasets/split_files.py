@@ -214,7 +214,7 @@ def _read_json(path: Path, split: str | None, by: str) -> tuple[list[Named], byt
         if not isinstance(entries, list):
             # Names and versions of the set stand beside its splits.
             continue
-        meant = split_meant(word)
+        meant = split_meant(str(word))
         if meant is None:
             raise InputError(f"--splits: {path}: {shown(word)} is no split: write train, val and test")
         for number, entry in enumerate(entries, 1):
@@ -266,7 +266,7 @@ def _read_table(path: Path, by: str, warnings: list[FileWarning]) -> tuple[list[
             if not (is_missing(text) and is_missing(word)):
                 warnings.append(FileWarning(HALF_ROW, f"{path.name} line {line}", text or word))
             continue
-        meant = split_meant(word)
+        meant = split_meant(str(word))
         if meant is None:
             raise InputError(f"{path} line {line}: {shown(word)} is no split: write train, val or test")
         named.append(Named(text, meant, f"{path.name} line {line}"))
