@@ -123,6 +123,8 @@ def test_two_rows_of_one_radiograph_cost_it(write):
     source = read_fisabio(write([*IMAGES, f"000b,,{NONE},ff08"]))
     assert sorted(told(source)) == ["000a", "000c", "000d"]
     assert ("train_image_level.csv line 6", REPEATED) in why(source)
+    # But where they say the same, one is enough.
+    assert told(read_fisabio(write([*IMAGES, IMAGES[0]]))) == told(read_fisabio(write(IMAGES)))
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ def test_cells_are_text_without_blanks_and_lines_are_the_files_own(tmp_path, enc
     table, content = read_table(path)
     assert content == path.read_bytes()
     assert table.to_dict("list") == {
-        "id": ["007", "", "b", "c"],
-        "size": ["1.50", "", "", ""],
-        "note": ["NA", "", "x", ""],
-        "line": [2, 3, 4, 5],
+        "id": ["007", "b", "c"],
+        "size": ["1.50", "", ""],
+        "note": ["NA", "x", ""],
+        "line": [2, 4, 5],
     }
 
 
@@ -37,7 +37,8 @@ CELL = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=8)
 def test_every_cell_comes_back_stripped(tmp_path_factory, rows):
     quoted = "\n".join(",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows)
     table, _ = read_table(write(tmp_path_factory.mktemp("tables"), f"a,b\n{quoted}\n"))
-    assert list(zip(table["a"], table["b"], strict=True)) == [(a.strip(), b.strip()) for a, b in rows]
+    stripped = [(a.strip(), b.strip()) for a, b in rows]
+    assert list(zip(table["a"], table["b"], strict=True)) == [row for row in stripped if any(row)]
 
 
 @pytest.mark.parametrize(
@@ -151,3 +152,14 @@ def test_the_encoding_of_windows_is_read_where_it_is_allowed(tmp_path, only):
     path.write_bytes(b"id\n\x81\n")
     with pytest.raises(InputError, match="it is not UTF-8, see its line 2"):
         read_table(path, ["id"], old=True)
+
+
+def test_rows_of_empty_cells_are_none_and_lines_keep_their_numbers(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("image,label,note\n,,\n1.png,M,\n, ,\n,,x\n2.png,N,\n,,\n,,\n")
+    table, _ = read_table(path)
+    assert table["image"].tolist() == ["1.png", "", "2.png"]
+    assert table["line"].tolist() == [3, 5, 6]
+    assert table.index.tolist() == [0, 1, 2]
+    path.write_text("image,label\n,\n")
+    assert len(read_table(path)[0]) == 0

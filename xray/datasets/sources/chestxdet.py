@@ -21,6 +21,7 @@ from xray.datasets.source import TEST, TRAIN, Source, data_root
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.set_tables import (
     FAR_BEYOND,
+    TWICE,
     UNKNOWN_FINDING,
     as_number,
     check_units,
@@ -78,7 +79,7 @@ def _read(collector: Collector, path: Path, split: str) -> None:
     unknown = _not_read_for(entries)
     if unknown:
         collector.warnings.append(FileWarning(TEN_FINDINGS, path.name, ", ".join(ADDED)))
-    seen = set()
+    seen: dict[str, Any] = {}
     for number, entry in enumerate(entries):
         place = f"{path.name} entry {number}"
         file_name = entry.get("file_name") if isinstance(entry, dict) else None
@@ -88,10 +89,12 @@ def _read(collector: Collector, path: Path, split: str) -> None:
         if name is None:
             continue
         collector.describe(name, split=split, size=(SIDE, SIDE), unknown=unknown)
-        if name in seen:
-            collector.lose(name, place, REPEATED)
+        if seen.setdefault(name, entry) is not entry:
+            if seen[name] == entry:
+                collector.warnings.append(FileWarning(TWICE, place))
+            else:
+                collector.lose(name, place, REPEATED)
             continue
-        seen.add(name)
         symptoms, boxes, polygons = _lists(entry)
         if not _has_lists(entry) or len(symptoms) != len(boxes):
             collector.lose(name, place, MALFORMED, f"{len(symptoms)} findings and {len(boxes)} boxes")

@@ -31,6 +31,7 @@ from xray.datasets.sources.set_tables import (
     check_units,
     give_sizes,
     one_table,
+    rows_once,
 )
 from xray.datasets.sources.tables import read_table
 from xray.errors import InputError
@@ -84,6 +85,7 @@ def read_fisabio(data_path: Path | str) -> Source:
     classes = _read_studies(collector, root)
     table, content = read_table(path, ["id"], ["boxes", "label", "StudyInstanceUID"])
     collector.read(content)
+    table = rows_once(path, table, collector.warnings)
     rows = _rows(path, table)
     by_name: dict[str, _Row] = {}
     for row in rows:

@@ -15,7 +15,15 @@ import numpy as np
 
 from xray.datasets.source import TEST, TRAIN, VAL, Source, data_root
 from xray.datasets.sources.collector import Collector
-from xray.datasets.sources.set_tables import REPEATED, as_number, check_ids, check_resized, check_units, find_tables
+from xray.datasets.sources.set_tables import (
+    REPEATED,
+    as_number,
+    check_ids,
+    check_resized,
+    check_units,
+    find_tables,
+    rows_once,
+)
 from xray.datasets.sources.tables import read_table
 from xray.errors import InputError
 from xray.structures.values import is_missing, shown
@@ -59,6 +67,7 @@ def _read(collector: Collector, path: Path, split: str, word: str) -> None:
         names = ", ".join(name for name in table.columns if name != "line")
         raise InputError(f"{path} has no column image_name (found {names}): put the tables of Object-CXR there")
     collector.read(content)
+    table = rows_once(path, table, collector.warnings)
     check_ids(path, table, column, (not is_missing(text) for text in table["annotation"]))
     shapes = [shapes_of(text) for text in table["annotation"].tolist()]
     boxes = [[*points.min(axis=0), *points.max(axis=0)] for of_image in shapes for points in of_image or ()]

@@ -15,6 +15,7 @@ from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.edges import ENOUGH, is_enlarged, is_much, passing
 from xray.errors import InputError
 from xray.radiographs.attributes import plain_attributes
+from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import check_inside
 from xray.radiographs.radiograph import PICTURE_SUFFIXES
 from xray.structures.values import finite_number, is_missing
@@ -30,6 +31,7 @@ PACKED = ("gz", "zip")
 
 FAR_BEYOND = "box far beyond the edge"
 REPEATED = "radiograph with two rows"
+TWICE = "row or entry that stands twice as it is, and counts once"
 UNKNOWN_FINDING = "unknown finding"
 
 
@@ -100,6 +102,13 @@ def read_json(path: Path, kind: type = object, what: str = "") -> tuple[Any, byt
     if not isinstance(top, kind):
         raise InputError(f"{path} holds a {type(top).__name__}, not the {kind.__name__} of {what}: download it again")
     return top, content
+
+
+def rows_once(path: Path, table: "pd.DataFrame", warnings: list[FileWarning]) -> "pd.DataFrame":
+    """The table without rows that repeat another in all cells; they are added to the warnings."""
+    again = table.drop(columns="line").duplicated().to_numpy()
+    warnings += [FileWarning(TWICE, f"{path.name} line {line}") for line in table["line"][again]]
+    return table[~again].reset_index(drop=True)
 
 
 def as_number(cell: Any) -> float:

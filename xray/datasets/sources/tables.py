@@ -54,7 +54,7 @@ def read_table(
     reports, which may be a gigabyte.
     old: a CSV that is not UTF-8 is read as Windows-1252, in which spreadsheets write; the first line where that matters
     is then `attrs[NOT_UTF8]` of the table.
-    A column `line` has each row's line in the file.
+    A column `line` has each row's line in the file. Rows whose cells are all empty are none.
     Raises InputError for a file that cannot be read or is no table, for two columns of one name, and for a column that
     is missing.
     """
@@ -87,9 +87,23 @@ def read_table(
         table[name] = each_text(table[name], str.strip)
     first = 2 + table.attrs.get(ABOVE, 0)
     table["line"] = range(first, first + len(table))
+    if not only:
+        table = _without_empty_rows(table)
     if in_utf8 is not None:
         table.attrs[NOT_UTF8] = not_utf8(content)
     return table, content
+
+
+def _without_empty_rows(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows in which at least one cell is filled: spreadsheets save rows of commas below those that were deleted."""
+    filled = np.zeros(len(table), dtype=bool)
+    for name in table.columns.drop("line"):
+        filled |= (table[name] != "").to_numpy()
+        if filled.all():
+            return table
+    result = table[filled].reset_index(drop=True)
+    result.attrs = table.attrs
+    return result
 
 
 def _advice(fault: str, columns: Sequence[str]) -> str:
