@@ -12,7 +12,7 @@ from planting import Planted, draw_pictures, plant, predict, write_dataset
 
 from xray.audit.appearance import drawn_chest, is_lateral_view, look
 from xray.audit.audit import audit
-from xray.audit.copy_threshold import fit_few, fit_threshold
+from xray.audit.copy_threshold import Limit, fit_few, fit_threshold
 from xray.audit.named import CATEGORY, DUPLICATE, EMPTY, INVERTED, LATERAL, SIDE_SWAPPED, TURNED, UNLIKE
 from xray.audit.pictures import read_pictures, without_borders
 from xray.datasets.prediction_ids import read_any_predictions
@@ -122,14 +122,14 @@ def test_the_threshold_lies_between_strangers_and_copies():
     random = np.random.default_rng(0)
     strangers = np.tanh(random.normal(0.25, 0.08, 400)).clip(0)
     copies = np.tanh(random.normal(2, 0.2, 144))
-    threshold, expected = fit_threshold(strangers, copies, 10_000)
-    assert strangers.max() < threshold < copies.min()
-    assert expected < 0.01
+    limit = fit_threshold(strangers, copies, 10_000)
+    assert strangers.max() < limit.threshold < copies.min()
+    assert limit.expected_false < 0.01
     # One in ten that is a copy moves it little.
-    mixed, _ = fit_threshold(np.concatenate([strangers, np.full(40, 0.97)]), copies, 10_000)
-    assert abs(mixed - threshold) < 0.05
+    mixed = fit_threshold(np.concatenate([strangers, np.full(40, 0.97)]), copies, 10_000)
+    assert abs(mixed.threshold - limit.threshold) < 0.05
     # Strangers that look alike ask for more.
-    assert fit_threshold(np.tanh(random.normal(0.7, 0.1, 400)), copies, 10_000)[0] > threshold
+    assert fit_threshold(np.tanh(random.normal(0.7, 0.1, 400)), copies, 10_000).threshold > limit.threshold
 
 
 def test_the_threshold_of_a_few_radiographs():
@@ -137,16 +137,34 @@ def test_the_threshold_of_a_few_radiographs():
     # Worked by hand: the lowest copy has about 1.51, so what lies below (0.2 + 1.51) / 2 is a stranger's: 0.3 and 0.4.
     # Centre 0.35; variance (2 x 0.05² + 20 x 0.13²) / 22 x 1.5 = 0.0234; the highest of 100 strangers 0.35 + 2.326 x
     # 0.153 = 0.706, so that the threshold is tanh(0.33 x 0.706 + 0.67 x 1.51) = 0.847.
-    threshold, expected = fit_few(np.tanh([0.4, 2.4, 0.3]), np.tanh([0.2, 0.2, 0.1]), copies, 6)
-    assert threshold == pytest.approx(0.847, abs=0.003)
-    assert expected < 1e-4
+    limit = fit_few(np.tanh([0.4, 2.4, 0.3]), np.tanh([0.2, 0.2, 0.1]), copies, 6)
+    assert limit.threshold == pytest.approx(0.847, abs=0.003)
+    assert limit.expected_false < 1e-4
     # Where all are copies of one, their mirrored agreement says what strangers have.
-    alone, _ = fit_few(np.tanh([2.4]), np.tanh([0.2]), copies, 2)
+    alone = fit_few(np.tanh([2.4]), np.tanh([0.2]), copies, 2).threshold
     assert np.tanh(0.7) < alone < np.tanh(1.4)
-    assert fit_few(np.tanh([0.2]), np.tanh([2.4]), copies, 2)[0] == alone
+    assert fit_few(np.tanh([0.2]), np.tanh([2.4]), copies, 2).threshold == alone
     # Strangers that look alike ask for more; without a copy that can be aligned nothing but a limit is known.
-    assert fit_few(np.tanh([0.8, 0.7]), np.tanh([0.5, 0.4]), copies, 4)[0] > threshold
-    assert 0.5 < fit_few([0.2], [0.1], [], 2)[0] <= 0.9
+    assert fit_few(np.tanh([0.8, 0.7]), np.tanh([0.5, 0.4]), copies, 4).threshold > limit.threshold
+    assert 0.5 < fit_few([0.2], [0.1], [], 2).threshold <= 0.9
+
+
+def test_a_copy_stands_out_from_others_of_its_kind():
+    # Worked by hand: strangers have 0.2 and spread by 0.1, copies have 1.6; of 1,000 pairs one has 0.2 + 3.09 x 0.1 =
+    # 0.509, and the middle of that and 1.6 is 1.0545, tanh 0.784.
+    limit = Limit(float(np.tanh(1.0545)), 0.0, 0.1, 1.6, 1000)
+    assert limit.beside(np.tanh([0.1, 0.2, 0.2, 0.3])) == limit.threshold
+    # Beside four of 0.8: no variance of their own, (0 + 20 x 0.1²) / 24 = 0.0913², the highest 0.8 + 3.09 x 0.0913 =
+    # 1.082, and the middle of that and 1.6 is 1.341, tanh 0.872.
+    alike = np.tanh([0.8, 0.8, 0.8, 0.8])
+    assert limit.beside(alike) == pytest.approx(0.872, abs=0.001)
+    # Of too few nothing is known; pairs that were given up, and further copies, are no strangers.
+    assert limit.beside(alike[:3]) == limit.threshold
+    assert limit.beside([*alike, 0, 0, 0, 0, 0]) == pytest.approx(0.872, abs=0.001)
+    assert limit.beside(np.tanh([1.7, 2, 2, 3, 3])) == limit.threshold
+    assert limit.beside([*alike, *np.tanh([1.7, 2, 2, 3, 3])]) == pytest.approx(0.872, abs=0.001)
+    # However alike they are, what agrees as closely as 0.9 is a copy.
+    assert limit.beside(np.tanh([1.5, 1.5, 1.5, 1.5])) == 0.9
 
 
 @pytest.mark.parametrize(("first", "n"), [(0, 2), (7, 5), (20, 8)])

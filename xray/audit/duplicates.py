@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import itertools
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from xray.audit.alignment import ANY_FIT, LEAST_FITS, Fit, described, laid_upon
 from xray.audit.appearance import corrected
-from xray.audit.copy_threshold import FEWEST_STRANGERS, MOST, fit_few, fit_threshold
+from xray.audit.copy_threshold import FEWEST_STRANGERS, MOST, Limit, fit_few, fit_threshold
 from xray.audit.disguises import disguises
 from xray.audit.named import DUPLICATE, Named, where
 from xray.audit.pictures import SIDE, Pictures, blocks
@@ -111,25 +112,44 @@ def find_duplicates(
     others = [one for one, is_same in zip(candidates, same, strict=True) if not is_same]
     copies = _copies(upright, fine, descriptions)
     fits = [fit for found in copies.values() for fit in found]
-    threshold, expected = _threshold(
-        others or candidates, [fit.detail for fit in fits], functools.partial(compare, least=ANY_FIT)
-    )
+    limit = _limit(others or candidates, [fit.detail for fit in fits], functools.partial(compare, least=ANY_FIT))
     progress(0.2)
     least = least_fits(fits) if len(others) >= FEWEST_STRANGERS else LEAST_FITS
     scores = _in_threads(functools.partial(compare, least=least), candidates, lambda share: progress(0.2 + 0.8 * share))
     best: dict[tuple[int, int], Pair] = {}
+    # Among a few radiographs the others may all be copies, too.
+    beside = _Neighbours(candidates, scores) if len(others) >= FEWEST_STRANGERS else None
     for (first, second, mirrored), is_same, score in zip(candidates, same, scores, strict=True):
         rows_of_pair = int(rows[first]), int(rows[second])
-        if score < (max(SAME_PATIENT, threshold) if is_same else threshold):
+        if score < (max(SAME_PATIENT, limit.threshold) if is_same else limit.threshold):
+            continue
+        if beside and score < limit.beside(beside.strangers(first, second)):
             continue
         if rows_of_pair not in best or best[rows_of_pair].score < score:
             best[rows_of_pair] = Pair(*rows_of_pair, score, mirrored)
     pairs = sorted(best.values(), key=lambda pair: (-pair.score, pair.first, pair.second))
     disguised = {
-        name: (len(found), sum(fit.reaches(least) and fit.detail >= threshold for fit in found))
+        name: (len(found), sum(fit.reaches(least) and fit.detail >= limit.threshold for fit in found))
         for name, found in copies.items()
     }
-    return Search(pairs, threshold, len(candidates), expected, disguised)
+    return Search(pairs, limit.threshold, len(candidates), limit.expected_false, disguised)
+
+
+class _Neighbours:
+    """How each radiograph agrees with those that it was laid upon, of one that was tried in several ways the best."""
+
+    def __init__(self, candidates: Sequence[Candidate], scores: Sequence[float]) -> None:
+        self._best: dict[int, dict[int, float]] = defaultdict(dict)
+        for (first, second, _), score in zip(candidates, scores, strict=True):
+            for one, other in ((first, second), (second, first)):
+                self._best[one][other] = max(self._best[one].get(other, 0.0), score)
+
+    def strangers(self, first: int, second: int) -> list[float]:
+        """The agreements of either with all but the other; 0 of pairs that were given up."""
+        ours, theirs = (
+            {k: v for k, v in self._best[a].items() if k != b} for a, b in ((first, second), (second, first))
+        )
+        return [*ours.values(), *theirs.values()]
 
 
 def variants(small: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
@@ -188,9 +208,7 @@ def least_fits(copies: Sequence[Fit]) -> tuple[float, float]:
     return limits[0], limits[1]
 
 
-def _threshold(
-    others: Sequence[Candidate], copies: Sequence[float], compare: Callable[[Candidate], float]
-) -> tuple[float, float]:
+def _limit(others: Sequence[Candidate], copies: Sequence[float], compare: Callable[[Candidate], float]) -> Limit:
     """What `fit_threshold`, or of few radiographs `fit_few`, says of candidates of different patients."""
     if len(others) >= FEWEST_STRANGERS:
         sample = [others[place] for place in _spread(len(others), N_OTHERS)]

@@ -335,6 +335,7 @@ def _about_copies(search: Search) -> str:
     return (
         f"Copies: {search.n_compared:,} pairs of the most alike were laid upon each other; they are copies from an "
         f"agreement of {search.threshold:.3f} in detail on, which is fitted on this dataset, between radiographs of "
-        f"different patients and disguised copies of its own. Expected over it by chance: {search.expected_false:.2g} "
-        f"pairs. Disguised copies found: {made}."
+        f"different patients and disguised copies of its own; from a higher one where the radiographs next to them "
+        f"agree more than most do. Expected over it by chance: {search.expected_false:.2g} pairs. Disguised copies "
+        f"found: {made}."
     )
