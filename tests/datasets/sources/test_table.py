@@ -682,3 +682,9 @@ def test_boxes_by_name_that_are_none_or_of_another_form(read):
 def test_usual_names_of_patients(read, column):
     result = read(f"image,label,{column}\n000,Mass,7\n001,Mass,7.0\n002,Mass,\n")
     assert [image.patient for image in result.images] == ["7", "7", None]
+
+
+def test_a_table_given_as_the_folder_is_sent_to_its_flag(tmp_path):
+    (tmp_path / "boxes.csv").write_text("image,label\n000,Mass\n")
+    with pytest.raises(InputError, match=r"boxes\.csv is a file, and a folder is needed: .* with --table"):
+        read_table(tmp_path / "boxes.csv")

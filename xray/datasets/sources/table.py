@@ -75,7 +75,7 @@ def read_table(
     Raises InputError where there is no table or several, where a column is not found, where boxes fit better in
     another form or in other units, and where no radiograph can be used.
     """
-    root = data_root(data_path, "give the folder of the radiographs")
+    root = data_root(data_path, "give the folder of the radiographs, and the table itself with --table")
     unit = units_of(units)
     path = _find_table(root, table)
     cells, content = read_cells(path, sheet=sheet, old=True)
