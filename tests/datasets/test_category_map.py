@@ -260,7 +260,7 @@ def test_nothing_becomes_negative_that_was_not(rules, labels, unknown):
     assert not set(image.labels) & set(image.unknown)
 
 
-@pytest.mark.parametrize("word", ["no", "yes", "False", "delete", "Remove", "ignore"])
+@pytest.mark.parametrize("word", ["no", "yes", "False", "delete", "Remove", "ignore", "Unknown", "uncertain"])
 def test_words_that_mean_something_else_are_no_names(word):
     with pytest.raises(InputError, match=f"Mass becomes {word}, which names no finding: write drop"):
         parse_map(f"Mass: {word}".encode(), "m.yaml")

@@ -291,6 +291,37 @@ def test_lists_as_people_write_them(tmp_path, content):
     assert result.notes["splits"]["names_unknown"] == 0
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        ",image\n1,1.png\n2,4.png\n",
+        "no,image\n3,1.png\n2,4.png\n",
+        "id;file_name\n2;1.png\n3;4.png\n",
+        'label,filename\n"Mass, cavity",1.png\n,4.png\n',
+        "PatientID\tImage Index\tView\n2\t1.png\tPA\n3\t4.png\tAP\n",
+        "# ours\nno|image\n# 2\n2|1.png\n3|4.png\n",
+    ],
+)
+def test_a_list_whose_names_are_not_in_its_first_column(tmp_path, content):
+    (tmp_path / "t.csv").write_text(content)
+    result = apply_splits(source(NAMES), (f"test={tmp_path / 't.csv'}",))
+    assert list(splits(result).values()) == [TEST, TRAIN, TRAIN, TEST]
+    assert not result.warnings
+
+
+def test_a_row_that_ends_before_its_name_is_said(tmp_path):
+    (tmp_path / "t.csv").write_text("no,image\n3,1.png\n2\n3,\n")
+    result = apply_splits(source(NAMES), (f"test={tmp_path / 't.csv'}",))
+    assert list(splits(result).values()) == [TEST, TRAIN, TRAIN, TRAIN]
+    assert warned(result) == [(HALF_ROW, "t.csv line 3"), (HALF_ROW, "t.csv line 4")]
+
+
+def test_patients_behind_the_names_of_their_radiographs(tmp_path):
+    (tmp_path / "t.csv").write_text("image,patient_id\n8,7\n")
+    result = apply_splits(source(NAMES, ["7", "7", "8", "8"]), (f"test={tmp_path / 't.csv'}",), "patient")
+    assert list(splits(result).values()) == [TEST, TEST, TRAIN, TRAIN]
+
+
 def test_a_name_that_stands_twice_counts_once_and_is_said(tmp_path):
     result = apply_splits(source(NAMES), write(tmp_path, test=["1.png", "4", "a/1.png", "9"]))
     assert list(splits(result).values()) == [TEST, TRAIN, TRAIN, TEST]

@@ -37,7 +37,9 @@ DROPPED, MAY_BE_DROPPED = "dropped", "dropped_unknown"
 """Keys of an image's entry: names of categories that it shows, or may show, and that the dataset does not have."""
 
 _REST = "*"
-_NO_NAMES = frozenset(("yes", "no", "true", "false", "delete", "remove", "ignore", "skip", "exclude", "discard"))
+_NO_NAMES = frozenset(
+    ("yes", "no", "true", "false", "delete", "remove", "ignore", "skip", "exclude", "discard", "unknown", "uncertain")
+)
 """What people write for drop, keep or normal, and is a name only beside others of this kind, in lower case."""
 _CATEGORIES = "categories"
 
@@ -221,7 +223,7 @@ def _rule(name: str, value: Any, title: str, kept: Collection[str] = ()) -> Rule
         if plain(word) in _NO_NAMES and plain(name) not in _NO_NAMES:
             raise InputError(
                 f"--map {title}: {name} becomes {word}, which names no finding: write drop if it goes, normal if it "
-                "means that nothing was found, or keep"
+                "means that nothing was found, {maybe: [NAME]} for what it leaves unknown, or keep"
             )
         if sounds_normal(word) and plain(word) not in kept:
             return Rule(normal=True)

@@ -1,5 +1,6 @@
 """Files and folders that say who trains, validates and tests, as people write them → names, each with its split."""
 
+import csv
 import dataclasses
 import json
 import os
@@ -131,7 +132,7 @@ def read_splits(
                 )
             names, content = _read_folder(path, split, data_path)
         else:
-            names, content = _read_names(path, split, by)
+            names, content = _read_names(path, split, by, warnings)
         if not names:
             raise InputError(f"--splits: {path} names nothing: leave it out, or write the names into it")
         given_as = name if split is None else f"{split}={name}"
@@ -158,7 +159,7 @@ def _text_of(path: Path) -> tuple[str, bytes]:
         raise InputError(f"--splits: {path} is no text in UTF-8: write a name a line") from None
 
 
-def _read_names(path: Path, split: str, by: str) -> tuple[list[Named], bytes]:
+def _read_names(path: Path, split: str, by: str, warnings: list[FileWarning]) -> tuple[list[Named], bytes]:
     text, content = _text_of(path)
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
     filled = [(number, line) for number, line in lines if line]
@@ -172,7 +173,17 @@ def _read_names(path: Path, split: str, by: str) -> tuple[list[Named], bytes]:
                 "of splits, or a file of the names alone"
             )
     place, layout = f"{path.name} line", _layout([line for _, line in filled if not line.startswith("#")], by)
-    names = [Named(line, split, f"{place} {number}", "", number == head, layout) for number, line in filled]
+    header = next((line for number, line in filled if number == head), "")
+    separator, column = _column(header, by)
+    names = []
+    for number, line in filled:
+        text: str | None = line
+        if column and number != head and not line.startswith("#"):
+            text = _cell(line, separator, column)
+            if not text:
+                warnings.append(FileWarning(HALF_ROW, f"{place} {number}", line))
+                continue
+        names.append(Named(text or line, split, f"{place} {number}", "", number == head, layout))
     # Comments alone are no names.
     return names if head else [], content
 
@@ -193,7 +204,24 @@ def _both_ways(lines: list[str]) -> tuple[list[list[str]], list[list[str]]]:
 
 
 def _is_header(line: str, by: str) -> bool:
-    return plain_name(_CELLS.split(line)[0]) in _HEADERS[by]
+    return any(plain_name(cell) in _HEADERS[by] for cell in _CELLS.split(line))
+
+
+def _column(header: str, by: str) -> tuple[str, int]:
+    """The separator of a list's first line, and which of its columns holds the names; 0 where none is called so.
+
+    Row numbers, labels or patients may stand before the names, and may be names of other radiographs.
+    """
+    separator = max(",;\t|", key=header.count)
+    cells = [plain_name(cell) for cell in header.split(separator)]
+    called = [name for name in _columns(by) if name in cells] or [name for name in cells if name in _HEADERS[by]]
+    return separator, cells.index(called[0]) if called else 0
+
+
+def _cell(line: str, separator: str, column: int) -> str:
+    """A cell of a row, which quotes may hold together; empty where the row ends before it."""
+    cells = next(csv.reader([line], delimiter=separator), [])
+    return cells[column].strip(_QUOTES) if column < len(cells) else ""
 
 
 def _read_json(path: Path, split: str | None, by: str) -> tuple[list[Named], bytes]:
