@@ -177,13 +177,13 @@ def _read_names(path: Path, split: str, by: str, warnings: list[FileWarning]) ->
     separator, column = _column(header, by)
     names = []
     for number, line in filled:
-        text: str | None = line
+        name = line
         if column and number != head and not line.startswith("#"):
-            text = _cell(line, separator, column)
-            if not text:
+            name = _cell(line, separator, column)
+            if not name:
                 warnings.append(FileWarning(HALF_ROW, f"{place} {number}", line))
                 continue
-        names.append(Named(text or line, split, f"{place} {number}", "", number == head, layout))
+        names.append(Named(name, split, f"{place} {number}", "", number == head, layout))
     # Comments alone are no names.
     return names if head else [], content
 
