@@ -300,6 +300,7 @@ def test_lists_as_people_write_them(tmp_path, content):
         'label,filename\n"Mass, cavity",1.png\n,4.png\n',
         "PatientID\tImage Index\tView\n2\t1.png\tPA\n3\t4.png\tAP\n",
         "# ours\nno|image\n# 2\n2|1.png\n3|4.png\n",
+        "\timage\n2\t1.png\n3\t4.png\n",
     ],
 )
 def test_a_list_whose_names_are_not_in_its_first_column(tmp_path, content):
@@ -307,6 +308,23 @@ def test_a_list_whose_names_are_not_in_its_first_column(tmp_path, content):
     result = apply_splits(source(NAMES), (f"test={tmp_path / 't.csv'}",))
     assert list(splits(result).values()) == [TEST, TRAIN, TRAIN, TEST]
     assert not result.warnings
+
+
+def test_a_column_for_each_split(tmp_path):
+    (tmp_path / "t.csv").write_text("train,Testing\n2.png,1.png\n3.png,4.png\n1,\n")
+    result = apply_splits(source(NAMES), (f"test={tmp_path / 't.csv'}",))
+    assert list(splits(result).values()) == [TEST, TRAIN, TRAIN, TEST]
+    assert not result.warnings
+    with pytest.raises(InputError, match="line 1 says train: give"):
+        apply_splits(source(NAMES), (f"test={write_lines(tmp_path / 'v.csv', 'train,val', '2.png,1.png')}",))
+    # A list that is called otherwise than it is given.
+    with pytest.raises(InputError, match="line 1 says train"):
+        apply_splits(source(NAMES), (f"test={write_lines(tmp_path / 'l.csv', 'train', '2.png')}",))
+
+
+def write_lines(path, *lines):
+    path.write_text("\n".join(lines))
+    return path
 
 
 def test_a_row_that_ends_before_its_name_is_said(tmp_path):

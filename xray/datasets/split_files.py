@@ -161,27 +161,29 @@ def _text_of(path: Path) -> tuple[str, bytes]:
 
 def _read_names(path: Path, split: str, by: str, warnings: list[FileWarning]) -> tuple[list[Named], bytes]:
     text, content = _text_of(path)
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
-    filled = [(number, line) for number, line in lines if line]
+    # Tabs at the ends stand for empty cells.
+    lines = [(number, line.strip(" ")) for number, line in enumerate(text.splitlines(), 1)]
+    filled = [(number, line) for number, line in lines if line.strip()]
     head = next((number for number, line in filled if not line.startswith("#")), 0)
+    header = next((line for number, line in filled if number == head), "")
+    separator, column, is_of_splits = _column(header, split, by)
     for number, line in filled:
         cells = [cell.strip(_QUOTES) for cell in _CELLS.split(line)]
-        other = next((cell for cell in cells[1:] if split_meant(cell) not in (None, split)), None)
-        if not line.startswith("#") and other is not None:
+        other = next((cell for cell in cells[number != head :] if split_meant(cell) not in (None, split)), None)
+        if not (line.startswith("#") or is_of_splits) and other is not None:
             raise InputError(
                 f"--splits {split}={path}: line {number} says {other}: give {path} without {split}= if it is a table "
                 "of splits, or a file of the names alone"
             )
     place, layout = f"{path.name} line", _layout([line for _, line in filled if not line.startswith("#")], by)
-    header = next((line for number, line in filled if number == head), "")
-    separator, column = _column(header, by)
     names = []
     for number, line in filled:
         name = line
-        if column and number != head and not line.startswith("#"):
+        if column is not None and number != head and not line.startswith("#"):
             name = _cell(line, separator, column)
             if not name:
-                warnings.append(FileWarning(HALF_ROW, f"{place} {number}", line))
+                # Columns of one split each are of different lengths.
+                warnings += [] if is_of_splits else [FileWarning(HALF_ROW, f"{place} {number}", line)]
                 continue
         names.append(Named(name, split, f"{place} {number}", "", number == head, layout))
     # Comments alone are no names.
@@ -207,15 +209,19 @@ def _is_header(line: str, by: str) -> bool:
     return any(plain_name(cell) in _HEADERS[by] for cell in _CELLS.split(line))
 
 
-def _column(header: str, by: str) -> tuple[str, int]:
-    """The separator of a list's first line, and which of its columns holds the names; 0 where none is called so.
+def _column(header: str, split: str, by: str) -> tuple[str, int | None, bool]:
+    """The separator of a list's first line, which of its columns holds the names, and whether each column holds those
+    of one split, as "train,val,test". None for the first of a line, or where none is called so.
 
     Row numbers, labels or patients may stand before the names, and may be names of other radiographs.
     """
     separator = max(",;\t|", key=header.count)
     cells = [plain_name(cell) for cell in header.split(separator)]
+    splits = [split_meant(cell) for cell in cells]
+    if splits.count(split) == 1 and len(set(splits) - {None}) > 1:
+        return separator, splits.index(split), True
     called = [name for name in _columns(by) if name in cells] or [name for name in cells if name in _HEADERS[by]]
-    return separator, cells.index(called[0]) if called else 0
+    return separator, cells.index(called[0]) or None if called else None, False
 
 
 def _cell(line: str, separator: str, column: int) -> str:
