@@ -10,7 +10,7 @@ from xray.datasets.category_map import parse_map
 from xray.datasets.store import Store
 from xray.errors import InputError
 from xray.evaluation.evaluate import evaluate
-from xray.evaluation.external import common_categories, restricted
+from xray.evaluation.external import common_categories, read_common, restricted
 from xray.structures.boxes import BoxTable
 from xray.structures.predictions import NO_FINDING_CATEGORY, read_predictions
 
@@ -123,6 +123,11 @@ def test_numbers_without_names_are_left_to_the_flags(store, tmp_path):
     rows = json.loads(path.read_text())
     path.write_text(json.dumps([{k: v for k, v in row.items() if k != "category_name"} for row in rows]))
     assert common(store, path)[2] is None
+    # The other model's numbers are not the dataset's.
+    (tmp_path / "m.yaml").write_text("Heart: Cardiomegaly")
+    for name in ("vinbig/nih", str(tmp_path / "m.yaml")):
+        with pytest.raises(InputError, match=r"no row of p\.json has a category_name: write it there"):
+            read_common(store, path, name)
 
 
 def test_unknown_and_masks_of_what_is_left(store):

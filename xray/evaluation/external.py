@@ -76,7 +76,8 @@ def read_common(
     """`common_categories` of a file of predictions, its ids resolved. map_name: as for `category_map.read_map`.
 
     ids, category_ids: what its ids mean, see `xray.datasets.prediction_ids`; numbers whose meaning is given are the
-    dataset's or its source's, and are not compared by name. Raises InputError and FlagError as these do.
+    dataset's or its source's, and are not compared by name. Raises InputError and FlagError as these do, and InputError
+    for a map where the file has numbers alone: of a model with other categories they mean others.
     """
     mapping = read_map(map_name, "predictions") if map_name else None
     if path.suffix.lower() == ".csv" or category_ids != "auto":
@@ -89,7 +90,12 @@ def read_common(
     # A line of the map for "Clear" or the like goes before what its name sounds like.
     kept = mapping.findings if mapping else ()
     raw = with_named_normal(read_predictions(path), (*store.categories.values(), *kept))
-    if not raw.names and (mapping or only):
+    if mapping and not raw.names and len(raw.table):
+        raise InputError(
+            f"--map {mapping.title} is for results that name their categories, and no row of {path.name} has a "
+            "category_name: write it there, or leave out --map if the numbers are those of the dataset"
+        )
+    if not raw.names and only:
         raw = dataclasses.replace(resolve(store, raw, path.name, ids), names=dict(store.categories))
     reduced, predictions, common = common_categories(store, raw, path, mapping, only)
     return reduced, resolve(reduced, predictions, path.name, ids), common
