@@ -68,7 +68,7 @@ _PASSED = re.compile(
     r"verif(ied|ication)|validat(ed|ion)|approv(ed|al)|accept(ed|ance)|confirm(ed|ation)|review(ed)?|checked|signed"
     r"|signature"
 )
-_NOT_TAKEN = re.compile(r"|0+|nat|no|none|no ?one|nobody|never|false|f|n|not( yet)? \w+|nil|undefined|\W+")
+_NOT_TAKEN = re.compile(r"nat|no|none|no ?one|nobody|never|false|f|n|not( yet)? \w+|nil|undefined|\W+")
 _NO_DATE = re.compile(
     r"0000\D|(19)?00\D0+\D0+|0*1\D0*1\D0001|0001\D01\D01|9999\D12\D31|1970\D01\D01\D+00\D00|1899\D12\D30"
 )
@@ -145,7 +145,7 @@ def named_state(column: str) -> int | None:
     for name in (_PREFIX.sub("", plain_name(column)), _without_companions(column)):
         if (state := _state_of_name(name)) is not None:
             return state
-    return REJECTED if is_of_taking(column) else None
+    return None
 
 
 def may_say(column: str, texts: Collection[str]) -> bool:
@@ -179,7 +179,7 @@ def may_reject(text: str, only_reviews: bool = False) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _is_called_so(name: str) -> bool:
-    return is_review(name) or _is_named_for_states(name)
+    return is_of_taking(name) or is_review(name) or _is_named_for_states(name)
 
 
 def _is_named_for_states(name: str) -> bool:
@@ -204,6 +204,7 @@ def _state_of_name(name: str) -> int | None:
     return PENDING if _PENDING.fullmatch(name) or (len(name) > 1 and is_unsure(name)) else None
 
 
+@functools.lru_cache(maxsize=1024)
 def _is_of(done: re.Pattern[str], name: str) -> bool:
     """Whether a name is one word of done, one of when or who, and none but those that go with them."""
     words = [plain_name(word) for word in _WORD.findall(name)]
