@@ -8,7 +8,7 @@ from source_cases import told, why, write_picture
 from xray.datasets import source as reasons
 from xray.datasets.conversion import write_store
 from xray.datasets.sources.chestxdet import MALFORMED, MISMATCHED_MASK, REPEATED, TEN_FINDINGS, read_chestxdet
-from xray.datasets.sources.set_tables import FAR_BEYOND, TWICE, UNKNOWN_FINDING
+from xray.datasets.sources.set_tables import FAR_BEYOND, UNKNOWN_FINDING
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.structures.masks import decode_mask
@@ -122,7 +122,7 @@ def test_two_entries_of_one_radiograph_and_files_without_one(write):
     # But where they say the same, one is enough.
     twice = read_chestxdet(write([*TRAIN, TRAIN[0]]))
     assert told(twice) == told(read_chestxdet(write(TRAIN)))
-    assert [warning.kind for warning in twice.warnings] == [TWICE]
+    assert why(twice) == [("ChestX_Det_train.json entry 2", reasons.DUPLICATE)]
 
 
 @pytest.mark.parametrize(

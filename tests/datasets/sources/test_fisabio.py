@@ -124,7 +124,9 @@ def test_two_rows_of_one_radiograph_cost_it(write):
     assert sorted(told(source)) == ["000a", "000c", "000d"]
     assert ("train_image_level.csv line 6", REPEATED) in why(source)
     # But where they say the same, one is enough.
-    assert told(read_fisabio(write([*IMAGES, IMAGES[0]]))) == told(read_fisabio(write(IMAGES)))
+    twice = read_fisabio(write([*IMAGES, IMAGES[0]]))
+    assert told(twice) == told(read_fisabio(write(IMAGES)))
+    assert ("train_image_level.csv line 6", reasons.DUPLICATE) in why(twice)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from source_cases import told, why, write_picture
 from xray.datasets import source as reasons
 from xray.datasets.conversion import write_store
 from xray.datasets.sources.objectcxr import MALFORMED, REPEATED, read_objectcxr, shapes_of
-from xray.datasets.sources.set_tables import TWICE
 from xray.datasets.store import open_store
 from xray.errors import InputError
 from xray.structures.masks import decode_mask
@@ -85,7 +84,7 @@ def test_two_rows_of_one_radiograph_cost_it(write):
     # But where they say the same, one is enough.
     twice = read_objectcxr(write(train=[*TRAIN, TRAIN[0]]))
     assert told(twice) == told(read_objectcxr(write(train=TRAIN)))
-    assert [(warning.kind, warning.where) for warning in twice.warnings] == [(TWICE, "train.csv line 4")]
+    assert why(twice) == [("train.csv line 4", reasons.DUPLICATE)]
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from xray.datasets.source import TEST, TRAIN, Source, data_root
+from xray.datasets.source import DUPLICATE, TEST, TRAIN, Source, data_root
 from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.set_tables import (
     FAR_BEYOND,
-    TWICE,
     UNKNOWN_FINDING,
     as_number,
     check_units,
@@ -91,7 +90,7 @@ def _read(collector: Collector, path: Path, split: str) -> None:
         collector.describe(name, split=split, size=(SIDE, SIDE), unknown=unknown)
         if seen.setdefault(name, entry) is not entry:
             if seen[name] == entry:
-                collector.warnings.append(FileWarning(TWICE, place))
+                collector.leave_out(place, DUPLICATE)
             else:
                 collector.lose(name, place, REPEATED)
             continue

@@ -85,7 +85,7 @@ def read_fisabio(data_path: Path | str) -> Source:
     classes = _read_studies(collector, root)
     table, content = read_table(path, ["id"], ["boxes", "label", "StudyInstanceUID"])
     collector.read(content)
-    table = rows_once(path, table, collector.warnings)
+    table = rows_once(path, table, collector)
     rows = _rows(path, table)
     by_name: dict[str, _Row] = {}
     for row in rows:

@@ -67,7 +67,7 @@ def _read(collector: Collector, path: Path, split: str, word: str) -> None:
         names = ", ".join(name for name in table.columns if name != "line")
         raise InputError(f"{path} has no column image_name (found {names}): put the tables of Object-CXR there")
     collector.read(content)
-    table = rows_once(path, table, collector.warnings)
+    table = rows_once(path, table, collector)
     check_ids(path, table, column, (not is_missing(text) for text in table["annotation"]))
     shapes = [shapes_of(text) for text in table["annotation"].tolist()]
     boxes = [[*points.min(axis=0), *points.max(axis=0)] for of_image in shapes for points in of_image or ()]

@@ -15,7 +15,6 @@ from xray.datasets.sources.collector import Collector
 from xray.datasets.sources.edges import ENOUGH, is_enlarged, is_much, passing
 from xray.errors import InputError
 from xray.radiographs.attributes import plain_attributes
-from xray.radiographs.file_warnings import FileWarning
 from xray.radiographs.names import check_inside
 from xray.radiographs.radiograph import PICTURE_SUFFIXES
 from xray.structures.values import finite_number, is_missing
@@ -31,7 +30,6 @@ PACKED = ("gz", "zip")
 
 FAR_BEYOND = "box far beyond the edge"
 REPEATED = "radiograph with two rows"
-TWICE = "row or entry that stands twice as it is, and counts once"
 UNKNOWN_FINDING = "unknown finding"
 
 
@@ -104,10 +102,11 @@ def read_json(path: Path, kind: type = object, what: str = "") -> tuple[Any, byt
     return top, content
 
 
-def rows_once(path: Path, table: "pd.DataFrame", warnings: list[FileWarning]) -> "pd.DataFrame":
-    """The table without rows that repeat another in all cells; they are added to the warnings."""
+def rows_once(path: Path, table: "pd.DataFrame", collector: Collector) -> "pd.DataFrame":
+    """The table without rows that repeat another in all cells; the collector names them."""
     again = table.drop(columns="line").duplicated().to_numpy()
-    warnings += [FileWarning(TWICE, f"{path.name} line {line}") for line in table["line"][again]]
+    for line in table["line"][again]:
+        collector.leave_out(f"{path.name} line {line}", reasons.DUPLICATE)
     return table[~again].reset_index(drop=True)
 
 
