@@ -388,6 +388,7 @@ def test_a_radiograph_that_is_called_like_a_column(tmp_path):
         "1.png, 4.png", "1.png;4.png;", "1\t4", "1.png 4.png", "['1.png', '4.png']", '"1.png","4.png"',
         "# test, 2.png 3.png\n1.png, 4.png\n", "1.png, b/4.png\na/1.png\n", '["1.png", "4.png"]', "[1, 4]",
         '[{"image": "1.png", "label": "M"}, {"Image": "4.png"}]',
+        "image\n1.png, 4.png\n", "image,label\n1.png;4.png,M\n", '["1.png, 4.png"]',
     ],
 )  # fmt: skip
 def test_several_names_on_a_line(tmp_path, content):
@@ -396,6 +397,13 @@ def test_several_names_on_a_line(tmp_path, content):
     result = apply_splits(source(NAMES), (f"test={path}",))
     assert list(splits(result).values()) == [TEST, TRAIN, TRAIN, TEST]
     assert {kind for kind, _ in warned(result)} <= {TWICE}
+
+
+def test_several_names_in_a_cell_of_a_table_of_splits(tmp_path):
+    (tmp_path / "t.csv").write_text("image,split\n1.png;4.png,test\n2.png,train\n3.png,train\n")
+    result = apply_splits(source(NAMES), (str(tmp_path / "t.csv"),))
+    assert list(splits(result).values()) == [TEST, TRAIN, TRAIN, TEST]
+    assert not result.warnings
 
 
 def test_a_name_among_several_that_no_radiograph_has(tmp_path):

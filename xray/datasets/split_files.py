@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,9 @@ _HEADERS = {
 }
 """What a list's first line may be called, without case and punctuation."""
 
-
-ROWS, LINE, LINES, COLUMNS = "rows", "line", "lines", "columns"
-"""Layouts: rows of a table with a header, of which the first cell is the name; one line alone, all of whose cells are
-names; lines, of which each may hold several; lines of equally many cells without a header, which may be a table."""
+LINE, LINES, COLUMNS = "line", "lines", "columns"
+"""Layouts: what is names alone, such as the only line of a list, or the cell of a table that is called so; lines, of
+which each may hold several names; lines of equally many cells without a header, which may be a table."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Named:
     """A line that puts a name, or several, into a split.
 
     text: the line. place: where, "test.txt line 3". file: what was given for the split. heads: it stands in a first
-    line, which may be the name of a column. layout: of its file, which decides what a line of several cells says.
+    line, which may be the name of a column. layout: of its file, which decides what several cells say.
     """
 
     text: str
@@ -49,7 +48,7 @@ class Named:
     place: str
     file: str = ""
     heads: bool = False
-    layout: str = ROWS
+    layout: str = LINE
 
     @property
     def shown(self) -> str:
@@ -164,70 +163,74 @@ def _read_names(path: Path, split: str, by: str, warnings: list[FileWarning]) ->
     # Tabs at the ends stand for empty cells.
     lines = [(number, line.strip(" ")) for number, line in enumerate(text.splitlines(), 1)]
     filled = [(number, line) for number, line in lines if line.strip()]
-    head = next((number for number, line in filled if not line.startswith("#")), 0)
-    header = next((line for number, line in filled if number == head), "")
-    separator, column, is_of_splits = _column(header, split, by)
+    said = [line for _, line in filled if not line.startswith("#")]
+    if not said:
+        # Comments alone are no names.
+        return [], content
+    head = next(number for number, line in filled if not line.startswith("#"))
+    header = _header(said[0], split, by)
     for number, line in filled:
         cells = [cell.strip(_QUOTES) for cell in _CELLS.split(line)]
         other = next((cell for cell in cells[number != head :] if split_meant(cell) not in (None, split)), None)
-        if not (line.startswith("#") or is_of_splits) and other is not None:
+        if not (line.startswith("#") or (header and header.is_of_splits)) and other is not None:
             raise InputError(
                 f"--splits {split}={path}: line {number} says {other}: give {path} without {split}= if it is a table "
                 "of splits, or a file of the names alone"
             )
-    place, layout = f"{path.name} line", _layout([line for _, line in filled if not line.startswith("#")], by)
+    layout = LINE if header else _layout(said[1:] if _is_header(said[0], by) else said)
     names = []
     for number, line in filled:
-        name = line
-        if column is not None and number != head and not line.startswith("#"):
-            name = _cell(line, separator, column)
+        place, name = f"{path.name} line {number}", line
+        if header and number == head:
+            continue
+        if header and not line.startswith("#"):
+            name = header.name_in(line)
             if not name:
                 # Columns of one split each are of different lengths.
-                warnings += [] if is_of_splits else [FileWarning(HALF_ROW, f"{place} {number}", line)]
+                warnings += [] if header.is_of_splits else [FileWarning(HALF_ROW, place, line)]
                 continue
-        names.append(Named(name, split, f"{place} {number}", "", number == head, layout))
-    # Comments alone are no names.
-    return names if head else [], content
+        names.append(Named(name, split, place, "", number == head, layout))
+    return names, content
 
 
-def _layout(lines: list[str], by: str) -> str:
-    """How a list is laid out, by its lines without comments."""
-    if lines and _is_header(lines[0], by):
-        return ROWS
+def _layout(lines: list[str]) -> str:
+    """How a list without a header is laid out, by its lines without comments."""
     if len(lines) == 1:
         return LINE
-    counts = [{len([part for part in parts if part.strip()]) for parts in each} for each in _both_ways(lines)]
+    both_ways = [_CELLS.split(line) for line in lines], [line.split() for line in lines]
+    counts = [{len([part for part in parts if part.strip()]) for parts in each} for each in both_ways]
     return COLUMNS if any(len(each) == 1 and each != {1} for each in counts) else LINES
-
-
-def _both_ways(lines: list[str]) -> tuple[list[list[str]], list[list[str]]]:
-    """The cells of lines by separators, and by blanks."""
-    return [_CELLS.split(line) for line in lines], [line.split() for line in lines]
 
 
 def _is_header(line: str, by: str) -> bool:
     return any(plain_name(cell) in _HEADERS[by] for cell in _CELLS.split(line))
 
 
-def _column(header: str, split: str, by: str) -> tuple[str, int | None, bool]:
-    """The separator of a list's first line, which of its columns holds the names, and whether each column holds those
-    of one split, as "train,val,test". None for the first of a line, or where none is called so.
+@dataclasses.dataclass(frozen=True)
+class _Header:
+    """The first line of a table. column: which of its cells is called as names are; row numbers, labels or patients may
+    stand before it, and may be names of other radiographs. is_of_splits: each column holds the names of one split, as
+    below "train,val,test"."""
 
-    Row numbers, labels or patients may stand before the names, and may be names of other radiographs.
-    """
-    separator = max(",;\t|", key=header.count)
-    cells = [plain_name(cell) for cell in header.split(separator)]
+    separator: str
+    column: int
+    is_of_splits: bool = False
+
+    def name_in(self, line: str) -> str:
+        """The name in a row, which quotes may hold together; empty where the row ends before it."""
+        cells = next(csv.reader([line], delimiter=self.separator), [])
+        return cells[self.column].strip(_QUOTES) if self.column < len(cells) else ""
+
+
+def _header(line: str, split: str, by: str) -> _Header | None:
+    """What a list's first line says of columns; None where it has one cell, or where none is called as names are."""
+    separator = max(",;\t|", key=line.count)
+    cells = [plain_name(cell) for cell in line.split(separator)]
     splits = [split_meant(cell) for cell in cells]
     if splits.count(split) == 1 and len(set(splits) - {None}) > 1:
-        return separator, splits.index(split), True
+        return _Header(separator, splits.index(split), is_of_splits=True)
     called = [name for name in _columns(by) if name in cells] or [name for name in cells if name in _HEADERS[by]]
-    return separator, cells.index(called[0]) or None if called else None, False
-
-
-def _cell(line: str, separator: str, column: int) -> str:
-    """A cell of a row, which quotes may hold together; empty where the row ends before it."""
-    cells = next(csv.reader([line], delimiter=separator), [])
-    return cells[column].strip(_QUOTES) if column < len(cells) else ""
+    return _Header(separator, cells.index(called[0])) if called and len(cells) > 1 else None
 
 
 def _read_json(path: Path, split: str | None, by: str) -> tuple[list[Named], bytes]:
@@ -262,8 +265,7 @@ def _read_json(path: Path, split: str | None, by: str) -> tuple[list[Named], byt
 def _name_in(entry: Any, by: str) -> str | None:
     """The name that an entry is or holds; None for none."""
     if isinstance(entry, dict):
-        found = spellings(entry)
-        column = next((found[name] for name in _columns(by) if name in found), None)
+        column = _column_of(spellings(entry), _columns(by))
         entry = None if column is None else entry[column]
     try:
         return text_of(entry) if isinstance(entry, str | int) else None
@@ -273,6 +275,11 @@ def _name_in(entry: Any, by: str) -> str | None:
 
 def _columns(by: str) -> tuple[str, ...]:
     return tuple(PATIENT_COLUMNS) if by == "patient" else (*NAME_COLUMNS, "name", "dicomid", "uid")
+
+
+def _column_of(found: Mapping[str, str], wanted: Iterable[str]) -> str | None:
+    """The first wanted column, as it is spelt. found: plain name → spelling."""
+    return next((found[name] for name in wanted if name in found), None)
 
 
 def _read_folder(path: Path, split: str, data_path: Path) -> tuple[list[Named], bytes]:
@@ -288,8 +295,7 @@ def _read_folder(path: Path, split: str, data_path: Path) -> tuple[list[Named], 
 def _read_table(path: Path, by: str, warnings: list[FileWarning]) -> tuple[list[Named], bytes]:
     table, content = read_table(path)
     found = spellings(table.columns)
-    column = next((found[name] for name in _columns(by) if name in found), None)
-    split = next((found[name] for name in SPLIT_COLUMNS if name in found), None)
+    column, split = _column_of(found, _columns(by)), _column_of(found, SPLIT_COLUMNS)
     if column is None or split is None:
         what = "patient" if by == "patient" else "file_name"
         columns = ", ".join(name for name in table.columns if name != "line")
@@ -300,7 +306,7 @@ def _read_table(path: Path, by: str, warnings: list[FileWarning]) -> tuple[list[
             if not (is_missing(text) and is_missing(word)):
                 warnings.append(FileWarning(HALF_ROW, f"{path.name} line {line}", text or word))
             continue
-        meant = split_meant(str(word))
+        meant = split_meant(word)
         if meant is None:
             raise InputError(f"{path} line {line}: {shown(word)} is no split: write train, val or test")
         named.append(Named(text, meant, f"{path.name} line {line}"))
