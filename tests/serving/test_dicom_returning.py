@@ -340,7 +340,8 @@ def test_what_waits_when_the_node_ends_is_answered_by_the_next(tmp_path):
             assert [send(node, one) for one in sent] == [0x0000] * 6
             wait_for(lambda: node.status()["returning"] == 4)
         with DicomNode(found_in, peer, 0, limits=QUICK, folder=folder) as node:
-            wait_for(lambda: node.status()["answered"] == 6)
+            wait_for(lambda: node.counts.returned == 12)
+            assert node.status()["answered"] == 6
             assert sorted(dataset.Modality for dataset in pacs.kept) == ["SEG"] * 6 + ["SR"] * 6
             assert {dataset.StudyInstanceUID for dataset in pacs.kept} == {one.StudyInstanceUID for one in sent}
             assert node.status()["oldest_seconds"] == 0
