@@ -55,9 +55,9 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """pairs: the copies, surest first. threshold: the agreement from which two are copies. n_compared: pairs that were
-    laid upon each other. expected_false: of these, how many of different patients are expected over the threshold.
-    disguised: disguise → (copies made, copies found)."""
+    """pairs: the copies, surest first. threshold: the agreement from which two are copies; those of a kind that is more
+    alike need more, see `Limit.beside`. n_compared: pairs that were laid upon each other. expected_false: of these, how
+    many of different patients are expected over the threshold. disguised: disguise → (copies made, copies found)."""
 
     pairs: list[Pair]
     threshold: float
@@ -110,7 +110,8 @@ def find_duplicates(
     patients = [store.records[row].get("patient") for row in rows.tolist()]
     same = [patients[a] is not None and patients[a] == patients[b] for a, b, _ in candidates]
     others = [one for one, is_same in zip(candidates, same, strict=True) if not is_same]
-    copies = _copies(upright, fine, descriptions)
+    chosen = _spread(len(upright), N_DISGUISED)
+    copies = _copies(upright, fine, descriptions, np.array(chosen, dtype=np.int64))
     fits = [fit for found in copies.values() for fit in found]
     limit = _limit(others or candidates, [fit.detail for fit in fits], functools.partial(compare, least=ANY_FIT))
     progress(0.2)
@@ -118,18 +119,23 @@ def find_duplicates(
     scores = _in_threads(functools.partial(compare, least=least), candidates, lambda share: progress(0.2 + 0.8 * share))
     best: dict[tuple[int, int], Pair] = {}
     # Among a few radiographs the others may all be copies, too.
-    beside = _Neighbours(candidates, scores) if len(others) >= FEWEST_STRANGERS else None
+    beside = _Neighbours(candidates, scores) if len(others) >= FEWEST_STRANGERS else _Neighbours([], [])
     for (first, second, mirrored), is_same, score in zip(candidates, same, scores, strict=True):
         rows_of_pair = int(rows[first]), int(rows[second])
         if score < (max(SAME_PATIENT, limit.threshold) if is_same else limit.threshold):
             continue
-        if beside and score < limit.beside(beside.strangers(first, second)):
+        if score < limit.beside(beside.strangers(first, second)):
             continue
         if rows_of_pair not in best or best[rows_of_pair].score < score:
             best[rows_of_pair] = Pair(*rows_of_pair, score, mirrored)
     pairs = sorted(best.values(), key=lambda pair: (-pair.score, pair.first, pair.second))
+    # A disguised copy has its original's neighbours.
+    needed = [limit.beside(beside.strangers(number)) for number in chosen]
     disguised = {
-        name: (len(found), sum(fit.reaches(least) and fit.detail >= limit.threshold for fit in found))
+        name: (
+            len(found),
+            sum(fit.reaches(least) and fit.detail >= own for fit, own in zip(found, needed, strict=True)),
+        )
         for name, found in copies.items()
     }
     return Search(pairs, limit.threshold, len(candidates), limit.expected_false, disguised)
@@ -144,12 +150,11 @@ class _Neighbours:
             for one, other in ((first, second), (second, first)):
                 self._best[one][other] = max(self._best[one].get(other, 0.0), score)
 
-    def strangers(self, first: int, second: int) -> list[float]:
-        """The agreements of either with all but the other; 0 of pairs that were given up."""
-        ours, theirs = (
-            {k: v for k, v in self._best[a].items() if k != b} for a, b in ((first, second), (second, first))
-        )
-        return [*ours.values(), *theirs.values()]
+    def strangers(self, first: int, second: int = -1) -> list[float]:
+        """The agreements of either with all but the other, or without a second of the first with all; 0 of pairs that
+        were given up."""
+        ends = ((first, second), (second, first))
+        return [score for one, other in ends for near, score in self._best[one].items() if near != other]
 
 
 def variants(small: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
@@ -218,10 +223,14 @@ def _limit(others: Sequence[Candidate], copies: Sequence[float], compare: Callab
     return fit_few(plain, mirrored, copies, len(others))
 
 
-def _copies(upright: np.ndarray, fine: Callable[[int], np.ndarray], descriptions: np.ndarray) -> dict[str, list[Fit]]:
-    """Disguise → how each copy fits its original; not at all where neither is among the other's nearest neighbours."""
+def _copies(
+    upright: np.ndarray, fine: Callable[[int], np.ndarray], descriptions: np.ndarray, chosen: np.ndarray
+) -> dict[str, list[Fit]]:
+    """Disguise → how each copy fits its original; not at all where neither is among the other's nearest neighbours.
+
+    chosen: (M,) int64, the places of the originals.
+    """
     result: dict[str, list[Fit]] = {}
-    chosen = np.array(_spread(len(upright), N_DISGUISED), dtype=np.int64)
     originals = list(variants(upright[chosen]))
     for name, disguise in disguises(np.random.default_rng(0)).items():
         copies = [disguise(fine(number)) for number in chosen.tolist()]
